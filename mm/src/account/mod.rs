@@ -1,0 +1,3 @@
+//! Accounting: who is to blame when memory runs out.
+
+pub mod oom;

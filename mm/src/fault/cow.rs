@@ -1,0 +1,74 @@
+//! Copy-on-write: a write to a frame that others may see.
+//!
+//! The writer gets a copy, and the others keep the original. Who turns out to be the last one that has
+//! it keeps it and copies nothing.
+
+use super::resolve::{Resolved, Scene, Stop, map_new_anon};
+use crate::addr::Frame;
+use crate::event::Event;
+use crate::frames::rmap;
+use crate::frames::table::{Flags, Kind, Locked};
+use crate::machine::Machine;
+use crate::objects::store::Resides;
+use crate::objects::{Flush, Store, swap};
+use crate::spaces::AddressSpace;
+use crate::spaces::unmap::dropped;
+use crate::spaces::vma::Vma;
+use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, WRITE};
+
+/// Whether the frame's only mapping is its only use at all.
+fn is_sole(store: &Store, frame: &Locked<'_>) -> bool {
+    let state = frame.state();
+    state.kind() == Kind::Anon
+        && state.mapped() == 1
+        && (!state.has(Flags::IN_SWAP) || store.swap.references(swap::slot_of(frame)) == 0)
+}
+
+pub(super) fn copy_on_write<M: Machine>(
+    scene: &Scene<'_, M>,
+    space: &mut AddressSpace,
+    area: &Vma,
+    frame: Frame,
+) -> Result<Resolved, Stop> {
+    let (store, at, machine, page) = (scene.store, scene.at, scene.machine, scene.page);
+    let leaf = space.leaf(machine, page).expect("the entry was read from it");
+    let word = x86::word(machine, leaf, page);
+    let mut locked = store.frames.table.lock(frame);
+    if x86::load(word).holds() != Holds::Frame(frame) {
+        // Evicted before it was locked: the restarted access faults again, for another reason.
+        return Ok(Resolved::Spurious);
+    }
+    if is_sole(store, &locked) {
+        if !locked.state().has(Flags::WRITING) {
+            swap::leave_cache(store, &mut locked);
+        }
+        locked.clear(Flags::LAZY);
+        x86::change(word, 0, WRITE | ACCESSED | DIRTY);
+        store.counters(at).reuse.add(1);
+        machine.happened(Event::Reuse { space: space.id(), page, frame });
+        return Ok(Resolved::Reused);
+    }
+    // Taken out first: `map_new_anon` then finds an empty entry. If it fails, it is put back.
+    let old = x86::swap(word, Entry(0));
+    machine.invalidate(space.id(), crate::addr::Pages::at(page, 1));
+    let copied = map_new_anon(scene, space, area, |to| machine.copy(frame, to));
+    let to = match copied {
+        Ok(to) => to,
+        Err(no_memory) => {
+            x86::store(word, old);
+            return Err(no_memory.into());
+        }
+    };
+    store.resident_down(space.id(), Resides::from(locked.state().kind()));
+    let entry_at = x86::entry_at(leaf, page);
+    rmap::remove(&store.frames, at, machine, &mut locked, entry_at);
+    let mut flush = Flush::new(space.id());
+    if locked.state().pins() > 0 && area.flags.contains(crate::spaces::vma::VmaFlags::LOCKED) {
+        locked.unpin();
+    }
+    dropped(store, at, machine, locked, old, &mut flush);
+    flush.finish(store, at, machine);
+    store.counters(at).copy_on_write.add(1);
+    machine.happened(Event::Copy { space: space.id(), page, from: frame, to, read: false });
+    Ok(Resolved::Copied)
+}

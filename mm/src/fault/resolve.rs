@@ -1,0 +1,322 @@
+//! From a fault to an entry that permits the access.
+
+use super::classify::{Fault, Violation, classify};
+use super::{cow, file};
+use crate::addr::{Frame, Page, VirtAddr};
+use crate::event::Event;
+use crate::frames::table::{Flags, Kind};
+use crate::frames::{NoMemory, rmap};
+use crate::machine::{Access, At, Machine};
+use crate::objects::Store;
+use crate::objects::io::RequestId;
+use crate::objects::page_cache::Find;
+use crate::objects::store::{Resides, anon_page};
+use crate::objects::swap;
+use crate::reclaim::{Room, make_room};
+use crate::spaces::AddressSpace;
+use crate::spaces::areas::StackLimits;
+use crate::spaces::protect::entry_bits;
+use crate::spaces::vma::{Vma, VmaFlags};
+use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, WRITE};
+
+/// Whether an access faults for the first time, or has waited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attempt {
+    /// For the first time.
+    First,
+    /// It has waited; `own` if it once waited for a read that it had started itself, which makes it
+    /// a major fault.
+    Again {
+        /// As [`Outcome::Wait`] said, in any of its earlier attempts.
+        own: bool,
+    },
+}
+
+/// Why a program must die.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// It may not do what it did.
+    Violation(Violation),
+    /// The disk could not supply the page: SIGBUS.
+    Io,
+    /// Nothing can be evicted. The world chooses the victim (see [`account::oom`](crate::account::oom));
+    /// if another process was killed, the fault may be tried again.
+    OutOfMemory,
+}
+
+/// How a fault was satisfied, for who accounts time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resolved {
+    /// Nothing was needed.
+    Spurious,
+    /// The zero frame was mapped.
+    ZeroPage,
+    /// A zeroed frame was mapped.
+    ZeroFill,
+    /// A page of a file was mapped, with so many neighbours.
+    File {
+        /// Pages mapped besides.
+        around: u32,
+    },
+    /// A page came from swap.
+    SwapIn,
+    /// A frame was copied.
+    Copied,
+    /// A frame was kept.
+    Reused,
+    /// A page became dirty.
+    MadeDirty,
+}
+
+/// The answer to a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Outcome {
+    /// The access can be restarted.
+    Done(Resolved),
+    /// The fault can be tried again when this request has ended.
+    Wait {
+        /// What to wait for.
+        request: RequestId,
+        /// Whether this fault started a read.
+        own: bool,
+    },
+    /// The program gets a signal.
+    Kill(Cause),
+}
+
+/// Why one attempt to resolve did not succeed.
+pub(super) enum Stop {
+    NoMemory,
+    Wait { request: RequestId, own: bool },
+    Kill(Cause),
+}
+
+impl From<NoMemory> for Stop {
+    fn from(NoMemory: NoMemory) -> Stop {
+        Stop::NoMemory
+    }
+}
+
+/// What a resolver works with: the acting context, the place, and how it began.
+pub(super) struct Scene<'a, M> {
+    pub(super) store: &'a Store,
+    pub(super) at: At,
+    pub(super) machine: &'a M,
+    pub(super) page: Page,
+    pub(super) access: Access,
+    /// Whether a read was waited for: the fault is a major one.
+    pub(super) read: bool,
+}
+
+/// Handles the fault of `access` at `address`.
+pub fn fault<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    space: &mut AddressSpace,
+    address: VirtAddr,
+    access: Access,
+    attempt: Attempt,
+) -> Outcome {
+    let read = attempt == Attempt::Again { own: true };
+    let scene = Scene { store, at, machine, page: address.page(), access, read };
+    // Ends: each turn after the first had frames freed for it. Others may take them, but then they
+    // progress; on one processor the second turn finds them.
+    loop {
+        let room = match resolve(&scene, space) {
+            Ok(resolved) => {
+                let counters = store.counters(at);
+                if read { counters.major.add(1) } else { counters.minor.add(1) }
+                return Outcome::Done(resolved);
+            }
+            Err(Stop::Wait { request, own }) => return Outcome::Wait { request, own },
+            Err(Stop::Kill(cause)) => {
+                if let Cause::Violation(_) = cause {
+                    store.counters(at).violation.add(1);
+                    machine.happened(Event::Violation { space: space.id(), page: scene.page });
+                }
+                return Outcome::Kill(cause);
+            }
+            Err(Stop::NoMemory) => make_room(store, at, machine),
+        };
+        match room {
+            Room::Made => {}
+            Room::After(request) => return Outcome::Wait { request, own: false },
+            Room::None => return Outcome::Kill(Cause::OutOfMemory),
+        }
+    }
+}
+
+fn resolve<M: Machine>(
+    scene: &Scene<'_, M>,
+    space: &mut AddressSpace,
+) -> Result<Resolved, Stop> {
+    let (store, machine, page) = (scene.store, scene.machine, scene.page);
+    if !crate::spaces::layout::is_user(page.address()) {
+        return Err(Stop::Kill(Cause::Violation(Violation::Unmapped)));
+    }
+    let area = area_of(scene, space);
+    let entry = match space.leaf(machine, page) {
+        Some(leaf) => x86::load(x86::word(machine, leaf, page)),
+        None => Entry(0),
+    };
+    let file_pages = match area.as_ref().and_then(|area| area.file_page(page)) {
+        Some((file, _)) if entry.0 == 0 => store.files.pages(file),
+        _ => 0,
+    };
+    let fault = classify(scene.access, page, area.as_ref(), entry, store.zero, file_pages);
+    let Some(area) = area else {
+        return Err(Stop::Kill(Cause::Violation(Violation::Unmapped)));
+    };
+    match fault {
+        Fault::Violation(violation) => Err(Stop::Kill(Cause::Violation(violation))),
+        Fault::Spurious => {
+            store.counters(scene.at).spurious.add(1);
+            machine.happened(Event::Spurious { space: space.id(), page });
+            Ok(Resolved::Spurious)
+        }
+        Fault::ZeroPage => zero_page(scene, space, &area),
+        Fault::ZeroFill => zero_fill(scene, space, &area),
+        Fault::FileFill(file, index) => file::fill(scene, space, &area, file, index),
+        Fault::SwapIn(slot) => swap_in(scene, space, &area, slot),
+        Fault::CopyOnWrite(frame) => cow::copy_on_write(scene, space, &area, frame),
+        Fault::MakeDirty(frame) => file::make_dirty(scene, space, frame),
+    }
+}
+
+/// The area of the page; a stack just above it grows to include it.
+fn area_of<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Option<Vma> {
+    if let Some(area) = space.areas_mut().find_recent(scene.page) {
+        return Some(*area);
+    }
+    let layout = space.layout();
+    let limits =
+        StackLimits { pages_max: layout.stack_pages_max(), floor: layout.mappable().start };
+    space.areas_mut().grow_down(scene.page, limits).ok()?;
+    let (space_id, page) = (space.id(), scene.page);
+    scene.machine.happened(Event::StackGrown { space: space_id, page });
+    space.areas().find(page).copied()
+}
+
+fn zero_page<M: Machine>(
+    scene: &Scene<'_, M>,
+    space: &mut AddressSpace,
+    area: &Vma,
+) -> Result<Resolved, Stop> {
+    let (store, machine, page) = (scene.store, scene.machine, scene.page);
+    let leaf = space.make_leaf(store, scene.at, machine, page)?;
+    let entry = Entry::of(store.zero, entry_bits(area) | ACCESSED);
+    x86::store(x86::word(machine, leaf, page), entry);
+    store.counters(scene.at).zero_page.add(1);
+    machine.happened(Event::ZeroPage { space: space.id(), page });
+    Ok(Resolved::ZeroPage)
+}
+
+fn zero_fill<M: Machine>(
+    scene: &Scene<'_, M>,
+    space: &mut AddressSpace,
+    area: &Vma,
+) -> Result<Resolved, Stop> {
+    let (store, at, machine, page) = (scene.store, scene.at, scene.machine, scene.page);
+    let frame = map_new_anon(scene, space, area, |frame| machine.zero(frame))?;
+    store.counters(at).zero_fill.add(1);
+    machine.happened(Event::ZeroFill { space: space.id(), page, frame });
+    Ok(Resolved::ZeroFill)
+}
+
+/// Maps a new anonymous frame, writable, in place of nothing or of the zero frame.
+pub(super) fn map_new_anon<M: Machine>(
+    scene: &Scene<'_, M>,
+    space: &mut AddressSpace,
+    area: &Vma,
+    fill: impl FnOnce(Frame),
+) -> Result<Frame, NoMemory> {
+    let (store, at, machine, page) = (scene.store, scene.at, scene.machine, scene.page);
+    let leaf = space.make_leaf(store, at, machine, page)?;
+    let mut locked = store.alloc(at, machine, Kind::Anon)?;
+    let frame = locked.frame();
+    fill(frame);
+    let added =
+        rmap::add(&store.frames, at, machine, &mut locked, x86::entry_at(leaf, page));
+    added.expect("a first mapping needs no node");
+    let word = x86::word(machine, leaf, page);
+    let old = x86::load(word);
+    let bits = entry_bits(area) | WRITE | ACCESSED | DIRTY;
+    x86::store(word, Entry::of(frame, bits));
+    if old.has(x86::PRESENT) {
+        machine.invalidate(space.id(), crate::addr::Pages::at(page, 1));
+    }
+    finish_mapping(scene, space, area, &mut locked);
+    Ok(frame)
+}
+
+/// Counts a new mapping, and makes its frame evictable or pins it.
+pub(super) fn finish_mapping<M: Machine>(
+    scene: &Scene<'_, M>,
+    space: &mut AddressSpace,
+    area: &Vma,
+    locked: &mut crate::frames::table::Locked<'_>,
+) {
+    let store = scene.store;
+    let kind = locked.state().kind();
+    if area.flags.contains(VmaFlags::LOCKED) {
+        store.unlist(locked);
+        locked.pin();
+    } else if kind == Kind::Anon {
+        store.list(locked, anon_page(space.id(), scene.page));
+    }
+    store.resident_up(space.id(), Resides::from(kind));
+    space.note_resident(store);
+}
+
+fn swap_in<M: Machine>(
+    scene: &Scene<'_, M>,
+    space: &mut AddressSpace,
+    area: &Vma,
+    slot: crate::addr::Slot,
+) -> Result<Resolved, Stop> {
+    let (store, at, machine, page) = (scene.store, scene.at, scene.machine, scene.page);
+    let mut locked = match swap::find(store, at, machine, slot) {
+        Find::Ready(locked) => locked,
+        Find::Wait { request, own } => return Err(Stop::Wait { request, own }),
+        Find::NoMemory => return Err(Stop::NoMemory),
+        Find::Beyond | Find::Failed => return Err(Stop::Kill(Cause::Io)),
+    };
+    let frame = locked.frame();
+    let id = space.id();
+    let sole = store.swap.references(slot) == 1 && locked.state().mapped() == 0;
+    if scene.access == Access::Write && !sole {
+        // Others have a right to these contents: the writer gets a copy at once.
+        let leaf = space.leaf(machine, page).expect("the entry was read from it");
+        let copy = map_new_anon(scene, space, area, |to| machine.copy(frame, to))?;
+        debug_assert!(x86::load(x86::word(machine, leaf, page)).frame() == copy);
+        drop(locked);
+        machine.happened(Event::Copy { space: id, page, from: frame, to: copy, read: scene.read });
+    } else {
+        let leaf = space.leaf(machine, page).expect("the entry was read from it");
+        rmap::add(&store.frames, at, machine, &mut locked, x86::entry_at(leaf, page))?;
+        let mut bits = entry_bits(area) | ACCESSED;
+        if sole && area.permits(Access::Write) {
+            bits |= WRITE;
+        }
+        if scene.access == Access::Write {
+            bits |= DIRTY;
+        }
+        x86::store(x86::word(machine, leaf, page), Entry::of(frame, bits));
+        locked.clear(Flags::LEAVING | Flags::REFERENCED);
+        finish_mapping(scene, space, area, &mut locked);
+        let keep = scene.access != Access::Write && store.swap.keeps_clean_copies();
+        if sole && !keep && !locked.state().has(Flags::WRITING) {
+            swap::leave_cache(store, &mut locked);
+        }
+        drop(locked);
+        let read = scene.read;
+        machine.happened(Event::SwapIn { space: id, page, slot, frame, read });
+    }
+    store.resident_down(id, Resides::Swapped);
+    swap::drop_reference(store, at, machine, slot);
+    let counters = store.counters(at);
+    if scene.read { counters.swap_in.add(1) } else { counters.swap_cached.add(1) }
+    Ok(Resolved::SwapIn)
+}

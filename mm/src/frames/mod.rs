@@ -1,0 +1,106 @@
+//! Physical memory: who owns a frame, who maps it, and which are free.
+//!
+//! [`Frames`] joins the parts: the [`table`] says what each frame is, the [`zone`] knows which are
+//! free and when that is too few, [`rmap`] finds the entries that map a frame. Allocating here never
+//! reclaims: it gives a frame or refuses at once, so it may be called with locks held.
+
+pub mod buddy;
+pub mod percpu;
+pub mod rmap;
+pub mod table;
+pub mod zone;
+
+use alloc::boxed::Box;
+
+use self::buddy::Buddy;
+use self::rmap::Nodes;
+use self::table::{FrameTable, Kind};
+use self::zone::{Reserve, Watermarks, Zone};
+use crate::addr::{Frame, TABLE_ENTRIES};
+use crate::event::{Counters, Counts, Event};
+use crate::machine::{At, Machine, Operation};
+
+/// No frame is free for this purpose now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoMemory;
+
+/// All physical memory of a machine.
+pub struct Frames {
+    /// What each frame is.
+    pub table: FrameTable,
+    zone: Zone,
+    nodes: Nodes,
+    counters: Box<[Counters]>,
+}
+
+impl Frames {
+    /// `count` frames from number 0, all free, and per-CPU lists for `cpus` processors.
+    pub fn new(count: u32, cpus: u32, watermarks: Watermarks) -> Frames {
+        let mut buddy = Buddy::new(Frame(0), count as usize);
+        buddy.add(Frame(0)..Frame(count));
+        Frames {
+            table: FrameTable::new(count as usize),
+            zone: Zone::new(buddy, cpus, watermarks),
+            nodes: Nodes::new(),
+            counters: (0..cpus).map(|_| Counters::default()).collect(),
+        }
+    }
+
+    /// The zone, for its numbers.
+    pub fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    /// The counters of the processor that asks.
+    #[inline]
+    pub fn counters(&self, at: At) -> &Counters {
+        &self.counters[at.cpu as usize]
+    }
+
+    /// The sum of all processors' counters.
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for counters in &self.counters {
+            counters.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// Takes a free frame; its descriptor is still that of a free one.
+    ///
+    /// # Errors
+    /// If none is left above what `reserve` keeps back.
+    #[inline]
+    pub fn alloc<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        reserve: Reserve,
+    ) -> Result<Frame, NoMemory> {
+        if !machine.permits(Operation::AllocFrame) {
+            return Err(NoMemory);
+        }
+        let frame = self.zone.alloc(at.cpu, reserve).ok_or(NoMemory)?;
+        self.counters(at).allocated.add(1);
+        Ok(frame)
+    }
+
+    /// Takes a frame for words of the core: zeroed, of kind `Words`. It may dip into the reserve, since
+    /// the memory that it serves is about to be accounted or freed.
+    pub fn alloc_words<M: Machine>(&self, at: At, machine: &M) -> Result<Frame, NoMemory> {
+        let frame = self.alloc(at, machine, Reserve::Dip)?;
+        self.table.lock(frame).begin(Kind::Words);
+        machine.zero(frame);
+        debug_assert!(machine.table(frame).len() == TABLE_ENTRIES);
+        Ok(frame)
+    }
+
+    /// Gives back a frame whose descriptor has [ended](table::Locked::end).
+    #[inline]
+    pub fn free<M: Machine>(&self, at: At, machine: &M, frame: Frame) {
+        debug_assert!(self.table.peek(frame).kind() == Kind::Free);
+        self.zone.free(at.cpu, frame);
+        self.counters(at).freed.add(1);
+        machine.happened(Event::Free { frame });
+    }
+}

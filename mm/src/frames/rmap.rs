@@ -1,0 +1,368 @@
+//! The reverse map: which page-table entries map a frame.
+//!
+//! A mapping is recorded as the place of its entry, so that eviction reaches the entry without walking
+//! any table; the table's own descriptor tells the space and the page. A frame mapped once, the usual
+//! case, keeps the place in its own descriptor. Further mappings are nodes of a list whose tail is such
+//! an inline place:
+//!
+//! ```text
+//!     one mapping      rmap ── at(entry A)
+//!     three mappings   rmap ── node[entry C] ── node[entry B] ── at(entry A)
+//! ```
+//!
+//! Nodes are 16 bytes and live in frames of kind `Words`, 256 a frame, so the map needs no heap. A
+//! frame of nodes goes back to its zone with its last node.
+//!
+//! Invariant: changed only under the lock of the mapped frame. Adding may need a frame; it never
+//! reclaims one, since the caller holds a lock.
+//!
+//! Cost: adding is one store or one node; removing searches the list, newest first, which is where a
+//! child that exits before its parent stands.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use spin::Mutex;
+
+use super::table::{FrameTable, Locked};
+use super::{Frames, NoMemory};
+use crate::addr::{Frame, TABLE_ENTRIES};
+use crate::machine::{At, Machine, Memory};
+
+/// The place of a page-table entry: the frame of its table, and the index in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryAt(u64);
+
+impl EntryAt {
+    /// Entry `index` of the table in frame `table`.
+    pub const fn new(table: Frame, index: usize) -> EntryAt {
+        assert!(index < TABLE_ENTRIES, "a table has 512 entries");
+        EntryAt((table.0 as u64) << 9 | index as u64)
+    }
+
+    /// The frame of the table.
+    pub const fn table(self) -> Frame {
+        Frame((self.0 >> 9) as u32)
+    }
+
+    /// The index in the table.
+    pub const fn index(self) -> usize {
+        (self.0 & 0x1ff) as usize
+    }
+}
+
+/// A link of the list: nothing, an entry in place, or a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Link {
+    End,
+    At(EntryAt),
+    Node(Node),
+}
+
+/// Number of a node: 256 times its frame, plus its place there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Node(u64);
+
+impl Link {
+    const fn decode(word: u64) -> Link {
+        match word & 0b11 {
+            0 => Link::End,
+            1 => Link::At(EntryAt(word >> 2)),
+            _ => Link::Node(Node(word >> 2)),
+        }
+    }
+
+    const fn encode(self) -> u64 {
+        match self {
+            Link::End => 0,
+            Link::At(entry) => entry.0 << 2 | 1,
+            Link::Node(node) => node.0 << 2 | 2,
+        }
+    }
+}
+
+const NODES_PER_FRAME: u64 = TABLE_ENTRIES as u64 / 2;
+
+impl Node {
+    const fn frame(self) -> Frame {
+        Frame((self.0 / NODES_PER_FRAME) as u32)
+    }
+
+    const fn word(self) -> usize {
+        (self.0 % NODES_PER_FRAME) as usize * 2
+    }
+
+    fn entry(self, memory: &impl Memory) -> EntryAt {
+        EntryAt(memory.table(self.frame())[self.word()].load(Relaxed))
+    }
+
+    fn next(self, memory: &impl Memory) -> Link {
+        Link::decode(memory.table(self.frame())[self.word() + 1].load(Relaxed))
+    }
+
+    fn set(self, memory: &impl Memory, entry: EntryAt, next: Link) {
+        let table = memory.table(self.frame());
+        table[self.word()].store(entry.0, Relaxed);
+        table[self.word() + 1].store(next.encode(), Relaxed);
+    }
+}
+
+/// Records that `entry` maps the locked frame.
+///
+/// # Errors
+/// If a node is needed and no frame is free for it; nothing has changed then.
+#[inline]
+pub fn add<M: Machine>(
+    frames: &Frames,
+    at: At,
+    machine: &M,
+    frame: &mut Locked<'_>,
+    entry: EntryAt,
+) -> Result<(), NoMemory> {
+    let link = match Link::decode(frame.rmap()) {
+        Link::End => Link::At(entry),
+        rest => {
+            let node = frames.nodes.alloc(frames, at, machine)?;
+            node.set(machine, entry, rest);
+            Link::Node(node)
+        }
+    };
+    frame.set_rmap(link.encode());
+    frame.mapped_up();
+    Ok(())
+}
+
+/// Forgets that `entry` maps the locked frame.
+///
+/// # Panics
+/// If it was not recorded: an entry would outlive its record, and eviction would miss it.
+#[inline]
+pub fn remove<M: Machine>(
+    frames: &Frames,
+    at: At,
+    machine: &M,
+    frame: &mut Locked<'_>,
+    entry: EntryAt,
+) {
+    match Link::decode(frame.rmap()) {
+        Link::At(only) if only == entry => frame.set_rmap(0),
+        first => remove_from_list(frames, at, machine, frame, first, entry),
+    }
+    frame.mapped_down();
+}
+
+fn remove_from_list<M: Machine>(
+    frames: &Frames,
+    at: At,
+    machine: &M,
+    frame: &mut Locked<'_>,
+    first: Link,
+    entry: EntryAt,
+) {
+    let mut before: Option<Node> = None;
+    let mut link = first;
+    // Ends at the list's end: the list is as long as the mapped count.
+    loop {
+        let Link::Node(node) = link else {
+            panic!("{entry:?} is not in the reverse map of {:?}", frame.frame());
+        };
+        let next = node.next(machine);
+        // The node goes if it holds the entry, or if the inline tail behind it does: its own entry
+        // then becomes the tail.
+        let rest = if node.entry(machine) == entry {
+            next
+        } else if next == Link::At(entry) {
+            Link::At(node.entry(machine))
+        } else {
+            before = Some(node);
+            link = next;
+            continue;
+        };
+        match before {
+            Some(before) => before.set(machine, before.entry(machine), rest),
+            None => frame.set_rmap(rest.encode()),
+        }
+        frames.nodes.free(frames, at, machine, node);
+        return;
+    }
+}
+
+/// Records that the mapping at `old` has moved to `new`.
+///
+/// # Panics
+/// If `old` was not recorded.
+pub fn replace<M: Machine>(machine: &M, frame: &mut Locked<'_>, old: EntryAt, new: EntryAt) {
+    let mut before: Option<Node> = None;
+    let mut link = Link::decode(frame.rmap());
+    loop {
+        match link {
+            Link::End => panic!("{old:?} is not in the reverse map of {:?}", frame.frame()),
+            Link::At(only) => {
+                assert!(only == old, "{old:?} is not in the reverse map of {:?}", frame.frame());
+                match before {
+                    Some(node) => node.set(machine, node.entry(machine), Link::At(new)),
+                    None => frame.set_rmap(Link::At(new).encode()),
+                }
+                return;
+            }
+            Link::Node(node) if node.entry(machine) == old => {
+                node.set(machine, new, node.next(machine));
+                return;
+            }
+            Link::Node(node) => {
+                before = Some(node);
+                link = node.next(machine);
+            }
+        }
+    }
+}
+
+/// The entries that map the locked frame, newest first.
+pub fn entries<'a, M: Machine>(
+    machine: &'a M,
+    frame: &Locked<'_>,
+) -> impl Iterator<Item = EntryAt> + use<'a, M> {
+    let mut link = Link::decode(frame.rmap());
+    core::iter::from_fn(move || match link {
+        Link::End => None,
+        Link::At(entry) => {
+            link = Link::End;
+            Some(entry)
+        }
+        Link::Node(node) => {
+            link = node.next(machine);
+            Some(node.entry(machine))
+        }
+    })
+}
+
+/// The nodes of all reverse maps: frames of 256, those with a free node in a ring.
+pub(super) struct Nodes {
+    /// A frame with a free node, if there is one. The ring's links are the `rmap` words of its frames
+    /// (previous and next, plus one); the owner word holds the count of used nodes and the first free.
+    partial: Mutex<Option<Frame>>,
+}
+
+const USED_ONE: u64 = 1 << 32;
+
+impl Nodes {
+    pub(super) const fn new() -> Nodes {
+        Nodes { partial: Mutex::new(None) }
+    }
+
+    fn alloc<M: Machine>(
+        &self,
+        frames: &Frames,
+        at: At,
+        machine: &M,
+    ) -> Result<Node, NoMemory> {
+        let mut partial = self.partial.lock();
+        let frame = match *partial {
+            Some(frame) => frame,
+            None => self.grow(frames, at, machine, &mut partial)?,
+        };
+        let mut locked = frames.table.lock(frame);
+        let owner = locked.owner();
+        let place = (owner & 0xffff) - 1;
+        let node = Node(u64::from(frame.0) * NODES_PER_FRAME + place);
+        let next_free = machine.table(frame)[node.word()].load(Relaxed);
+        locked.set_owner((owner & !0xffff) + USED_ONE | next_free);
+        if next_free == 0 {
+            unlink(&frames.table, &mut partial, &mut locked);
+        }
+        Ok(node)
+    }
+
+    fn grow<M: Machine>(
+        &self,
+        frames: &Frames,
+        at: At,
+        machine: &M,
+        partial: &mut Option<Frame>,
+    ) -> Result<Frame, NoMemory> {
+        let frame = frames.alloc_words(at, machine)?;
+        let table = machine.table(frame);
+        // Each free node names the next, plus one; the last keeps the zero.
+        for place in 0..NODES_PER_FRAME - 1 {
+            table[place as usize * 2].store(place + 2, Relaxed);
+        }
+        let mut locked = frames.table.lock(frame);
+        locked.set_owner(1);
+        link(&frames.table, partial, &mut locked);
+        Ok(frame)
+    }
+
+    fn free<M: Machine>(&self, frames: &Frames, at: At, machine: &M, node: Node) {
+        let mut partial = self.partial.lock();
+        let frame = node.frame();
+        let mut locked = frames.table.lock(frame);
+        let owner = locked.owner();
+        let first_free = owner & 0xffff;
+        machine.table(frame)[node.word()].store(first_free, Relaxed);
+        let place = node.0 % NODES_PER_FRAME;
+        let owner = (owner & !0xffff) - USED_ONE | (place + 1);
+        locked.set_owner(owner);
+        if first_free == 0 {
+            link(&frames.table, &mut partial, &mut locked);
+        }
+        if owner < USED_ONE {
+            unlink(&frames.table, &mut partial, &mut locked);
+            locked.end();
+            drop(locked);
+            frames.free(at, machine, frame);
+        }
+    }
+}
+
+/// The ring's neighbours of `frame`: (previous, next).
+const fn ring_of(word: u64) -> (Frame, Frame) {
+    (Frame(word as u32), Frame((word >> 32) as u32))
+}
+
+const fn ring_word(previous: Frame, next: Frame) -> u64 {
+    previous.0 as u64 | (next.0 as u64) << 32
+}
+
+fn link(table: &FrameTable, head: &mut Option<Frame>, frame: &mut Locked<'_>) {
+    let me = frame.frame();
+    match *head {
+        None => frame.set_rmap(ring_word(me, me)),
+        Some(first) => {
+            let mut first_locked = table.lock(first);
+            let (last, next) = ring_of(first_locked.rmap());
+            frame.set_rmap(ring_word(last, first));
+            if last == first {
+                first_locked.set_rmap(ring_word(me, me));
+            } else {
+                first_locked.set_rmap(ring_word(me, next));
+                drop(first_locked);
+                let mut last_locked = table.lock(last);
+                let (before, _) = ring_of(last_locked.rmap());
+                last_locked.set_rmap(ring_word(before, me));
+            }
+        }
+    }
+    *head = Some(me);
+}
+
+fn unlink(table: &FrameTable, head: &mut Option<Frame>, frame: &mut Locked<'_>) {
+    let me = frame.frame();
+    let (previous, next) = ring_of(frame.rmap());
+    frame.set_rmap(0);
+    if next == me {
+        *head = None;
+        return;
+    }
+    {
+        let mut locked = table.lock(previous);
+        let (before, _) = ring_of(locked.rmap());
+        locked.set_rmap(ring_word(if before == me { previous } else { before }, next));
+    }
+    {
+        let mut locked = table.lock(next);
+        let (_, after) = ring_of(locked.rmap());
+        locked.set_rmap(ring_word(previous, if after == me { next } else { after }));
+    }
+    if *head == Some(me) {
+        *head = Some(next);
+    }
+}

@@ -1,0 +1,186 @@
+//! The end of a request: what becomes of the frames it moved.
+//!
+//! | request | done | failed |
+//! |---|---|---|
+//! | read of a file | usable, evictable | out of the cache; who waits gets SIGBUS |
+//! | read of swap | in the swap cache, evictable | out of the cache; who waits gets SIGBUS |
+//! | write of a file | clean; free if it was leaving and nobody came back | dirty again |
+//! | write of swap | as a file's | dirty again, and stays |
+//!
+//! A frame doomed meanwhile, because what it belonged to is gone, is freed in every case.
+
+use super::file::{Medium, owner_of};
+use super::index::Cached;
+use super::io::{Direction, IoOutcome, Request, RequestId};
+use super::page_cache;
+use super::store::{Store, file_page};
+use super::swap::{self, slot_of};
+use crate::addr::Slot;
+use crate::event::Target;
+use crate::frames::table::{Flags, Kind, Locked};
+use crate::machine::{At, Machine};
+use crate::replace::PageId;
+
+/// Ends a request that the world has performed. Returns it, for who waited for it.
+///
+/// # Panics
+/// If the request is not under way.
+pub fn completed<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    id: RequestId,
+    outcome: IoOutcome,
+) -> Request {
+    let request = store.requests.lock().end(id);
+    for (i, &frame) in request.frames().iter().enumerate() {
+        let file = match store.frames.table.peek(frame).kind() {
+            Kind::File => Some(owner_of(store.frames.table.peek_owner(frame))),
+            _ => None,
+        };
+        match (request.direction, file) {
+            (Direction::Read, None) => read_anon(store, at, machine, outcome, frame),
+            (Direction::Write, None) => written_anon(store, at, machine, outcome, frame),
+            (direction, Some((file, index))) => {
+                let object = store.files.get(file);
+                let mut object = object.lock();
+                let locked = store.frames.table.lock(frame);
+                let slot = match request.target {
+                    Target::Swap(first) => Some(Slot(first.0 + i as u32)),
+                    Target::File(..) => None,
+                };
+                let mut end = FileEnd { store, at, machine, object: &mut object, index, slot };
+                match direction {
+                    Direction::Read => end.read(outcome, locked),
+                    Direction::Write => end.written(outcome, locked),
+                }
+            }
+        }
+    }
+    request
+}
+
+fn read_anon<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    outcome: IoOutcome,
+    frame: crate::addr::Frame,
+) {
+    let mut locked = store.frames.table.lock(frame);
+    let slot = slot_of(&locked);
+    let doomed = locked.take(Flags::DOOMED) && store.swap.references(slot) == 0;
+    if doomed || outcome == IoOutcome::Failed {
+        swap::give_up(store, at, machine, locked);
+        return;
+    }
+    locked.clear(Flags::READING);
+    locked.set_rmap(0);
+    // Spared once: who waits for it has yet to run.
+    locked.set(Flags::REFERENCED);
+    store.list(&mut locked, swapped_page(slot));
+}
+
+fn written_anon<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    outcome: IoOutcome,
+    frame: crate::addr::Frame,
+) {
+    let mut locked = store.frames.table.lock(frame);
+    locked.clear(Flags::WRITING);
+    let slot = slot_of(&locked);
+    let unmapped = locked.state().mapped() == 0;
+    if locked.take(Flags::DOOMED) && unmapped && store.swap.references(slot) == 0 {
+        swap::leave_cache(store, &mut locked);
+        store.release(at, machine, locked);
+        return;
+    }
+    let leaving = locked.take(Flags::LEAVING);
+    if outcome == IoOutcome::Failed {
+        locked.set(Flags::DIRTY);
+    } else if leaving && unmapped && !locked.state().has_any(Flags::DIRTY | Flags::REFERENCED) {
+        swap::leave_cache(store, &mut locked);
+        store.release(at, machine, locked);
+        return;
+    }
+    store.list(&mut locked, swapped_page(slot));
+}
+
+/// The identity of a page that only its slot names.
+pub(crate) fn swapped_page(slot: Slot) -> PageId {
+    PageId(0b11 << 62 | u64::from(slot.0))
+}
+
+/// One page of a file at the end of a request, with its file locked.
+struct FileEnd<'a, M> {
+    store: &'a Store,
+    at: At,
+    machine: &'a M,
+    object: &'a mut super::file::FileObject,
+    index: u64,
+    /// The slot, if the request was for swap.
+    slot: Option<Slot>,
+}
+
+impl<M: Machine> FileEnd<'_, M> {
+    fn read(&mut self, outcome: IoOutcome, mut locked: Locked<'_>) {
+        let store = self.store;
+        locked.clear(Flags::READING);
+        locked.set_rmap(0);
+        if locked.take(Flags::DOOMED) {
+            // Truncated or forgotten: it is out of the index already.
+            if let Some(slot) = self.slot {
+                store.swap.drop_reference(slot);
+            }
+            store.release(self.at, self.machine, locked);
+            return;
+        }
+        if outcome == IoOutcome::Failed {
+            let instead = self.slot.map_or(Cached::Nothing, Cached::Swapped);
+            self.take_out(instead, locked);
+            return;
+        }
+        if let Some(slot) = self.slot {
+            store.swap.drop_reference(slot);
+            locked.set(Flags::DIRTY);
+        }
+        locked.set(Flags::REFERENCED);
+        let page = file_page(locked.owner());
+        store.list(&mut locked, page);
+    }
+
+    fn written(&mut self, outcome: IoOutcome, mut locked: Locked<'_>) {
+        let store = self.store;
+        locked.clear(Flags::WRITING);
+        let leaving = locked.take(Flags::LEAVING);
+        if locked.take(Flags::DOOMED) {
+            if let Some(slot) = self.slot {
+                store.swap.drop_reference(slot);
+            }
+            store.release(self.at, self.machine, locked);
+            return;
+        }
+        let wanted = locked.state().mapped() > 0
+            || locked.state().has_any(Flags::DIRTY | Flags::REFERENCED);
+        if outcome == IoOutcome::Done && leaving && !wanted {
+            self.take_out(self.slot.map_or(Cached::Nothing, Cached::Swapped), locked);
+            return;
+        }
+        if let Some(slot) = self.slot {
+            store.swap.drop_reference(slot);
+        }
+        if outcome == IoOutcome::Failed || self.object.medium == Medium::Memory {
+            locked.set(Flags::DIRTY);
+        }
+        let page = file_page(locked.owner());
+        store.list(&mut locked, page);
+    }
+
+    fn take_out(&mut self, instead: Cached, locked: Locked<'_>) {
+        let (store, at, machine) = (self.store, self.at, self.machine);
+        page_cache::remove(store, at, machine, self.object, self.index, instead);
+        store.release(at, machine, locked);
+    }
+}

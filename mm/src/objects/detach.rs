@@ -1,0 +1,53 @@
+//! Taking a frame out of every page table that maps it.
+//!
+//! Needs no lock of any address space: the reverse map leads to the entries, and while the frame is
+//! locked each of them is alive.
+
+use super::store::{Resides, Store};
+use crate::frames::rmap;
+use crate::frames::table::{Flags, Kind, Locked};
+use crate::machine::{At, Machine};
+use crate::translate::x86_64::{self as x86, DIRTY, Entry, WRITE};
+
+/// Replaces every entry that maps the locked frame by `instead`, and forgets it in every TLB. The
+/// entries' dirty bits become the frame's flag. Returns how many entries there were.
+pub(crate) fn unmap_everywhere<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    frame: &mut Locked<'_>,
+    instead: Entry,
+) -> u32 {
+    let resides = Resides::from(frame.state().kind());
+    let mut count = 0;
+    // Ends: each turn takes one entry out of the reverse map.
+    while let Some(entry_at) = rmap::entries(machine, frame).next() {
+        let (space, page) = x86::page_of(&store.frames, entry_at);
+        let old = x86::swap(x86::word_at(machine, entry_at), instead);
+        debug_assert_eq!(old.frame(), frame.frame(), "the reverse map names another frame's entry");
+        machine.invalidate(space, crate::addr::Pages::at(page, 1));
+        if old.has(DIRTY) {
+            frame.set(Flags::DIRTY);
+        }
+        rmap::remove(&store.frames, at, machine, frame, entry_at);
+        store.resident_down(space, resides);
+        if instead != Entry(0) {
+            store.resident_up(space, Resides::Swapped);
+        }
+        count += 1;
+    }
+    count
+}
+
+/// Withdraws the right to write from every entry that maps the locked frame, so that the next write
+/// faults and is seen.
+pub(crate) fn protect_everywhere<M: Machine>(store: &Store, machine: &M, frame: &Locked<'_>) {
+    debug_assert_eq!(frame.state().kind(), Kind::File, "only files are tracked by faults");
+    for entry_at in rmap::entries(machine, frame) {
+        let old = x86::change(x86::word_at(machine, entry_at), WRITE | DIRTY, 0);
+        if old.has(WRITE) {
+            let (space, page) = x86::page_of(&store.frames, entry_at);
+            machine.invalidate(space, crate::addr::Pages::at(page, 1));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! File objects: what a mapping of a file, or of shared memory, refers to.
+//!
+//! A *disk* file has its contents on a disk of the world; pages are read on demand and written back
+//! when dirty. A *memory* object (shared anonymous memory, SysV and POSIX shared memory, memfd) has no
+//! disk: a page never written is zeros, and an evicted one goes to swap.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use spin::{Mutex, MutexGuard};
+
+use super::index::Index;
+use super::readahead::ReadAhead;
+use crate::addr::{FileRef, PAGE_BYTES};
+
+/// Files that one machine can know: their numbers have 24 bits in a frame's descriptor.
+pub const FILES_MAX: u32 = 1 << 24;
+/// Pages that one file can have: their numbers have 40 bits in a frame's descriptor.
+pub const FILE_PAGES_MAX: u64 = 1 << 40;
+
+/// Where a file's contents are when they are not in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Medium {
+    /// On a disk.
+    Disk,
+    /// Nowhere, or in swap.
+    Memory,
+}
+
+/// What the page cache finds when it first looks for a page of a disk file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Warmth {
+    /// Nothing: the first use of every page reads the disk.
+    Cold,
+    /// All of it: the first use of every page finds it, as after an earlier run of the program. Once
+    /// evicted it must be read like any other.
+    Warm,
+}
+
+/// One file, under its lock.
+pub struct FileObject {
+    /// Bytes.
+    pub bytes: u64,
+    /// Where its contents are.
+    pub medium: Medium,
+    /// Its pages in memory or swap.
+    pub index: Index,
+    /// Frames of it in the page cache.
+    pub cached: u64,
+    /// How it is being read.
+    pub read_ahead: ReadAhead,
+    /// It has no name and no mapping: nothing needs to be kept.
+    pub gone: bool,
+    /// One bit a page: not used yet, but warm. Empty for a cold file.
+    warm: Box<[u64]>,
+}
+
+impl FileObject {
+    /// Pages, the last one perhaps in part.
+    pub fn pages(&self) -> u64 {
+        self.bytes.div_ceil(PAGE_BYTES)
+    }
+
+    /// Takes the promise that page `index` can be had without I/O; true once for every warm page.
+    pub fn take_warm(&mut self, index: u64) -> bool {
+        let Some(word) = self.warm.get_mut((index / 64) as usize) else { return false };
+        let bit = 1 << (index % 64);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
+    /// Whether page `index` can be had without I/O although it is not cached.
+    pub fn is_warm(&self, index: u64) -> bool {
+        self.warm.get((index / 64) as usize).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+}
+
+/// All files of a machine.
+#[derive(Default)]
+pub struct Files {
+    files: Mutex<Vec<Arc<Mutex<FileObject>>>>,
+}
+
+/// Why a file was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileError {
+    /// There are 2^24 files already.
+    TooMany,
+    /// It would have more than 2^40 pages.
+    TooLarge,
+}
+
+impl Files {
+    /// No files.
+    pub fn new() -> Files {
+        Files::default()
+    }
+
+    /// Adds a file of `bytes` bytes.
+    pub fn add(&self, bytes: u64, medium: Medium, warmth: Warmth) -> Result<FileRef, FileError> {
+        let pages = bytes.div_ceil(PAGE_BYTES);
+        if pages > FILE_PAGES_MAX {
+            return Err(FileError::TooLarge);
+        }
+        let warm = match (medium, warmth) {
+            (Medium::Disk, Warmth::Warm) => vec![u64::MAX; pages.div_ceil(64) as usize],
+            _ => Vec::new(),
+        };
+        let mut files = self.files.lock();
+        if files.len() as u32 == FILES_MAX {
+            return Err(FileError::TooMany);
+        }
+        files.push(Arc::new(Mutex::new(FileObject {
+            bytes,
+            medium,
+            index: Index::new(),
+            cached: 0,
+            read_ahead: ReadAhead::default(),
+            gone: false,
+            warm: warm.into_boxed_slice(),
+        })));
+        Ok(FileRef(files.len() as u32 - 1))
+    }
+
+    /// The file of this number.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn get(&self, file: FileRef) -> Arc<Mutex<FileObject>> {
+        let files = self.files.lock();
+        let found = files.get(file.0 as usize).unwrap_or_else(|| panic!("{file:?} does not exist"));
+        Arc::clone(found)
+    }
+
+    /// Number of files.
+    pub fn count(&self) -> u32 {
+        self.files.lock().len() as u32
+    }
+
+    /// Pages of `file`.
+    pub fn pages(&self, file: FileRef) -> u64 {
+        self.get(file).lock().pages()
+    }
+}
+
+/// The owner word of a frame that holds page `index` of `file`.
+pub const fn owner_word(file: FileRef, index: u64) -> u64 {
+    (file.0 as u64) << 40 | index
+}
+
+/// The file and page that an owner word names.
+pub const fn owner_of(word: u64) -> (FileRef, u64) {
+    (FileRef((word >> 40) as u32), word & (FILE_PAGES_MAX - 1))
+}
+
+/// The guard of a locked file.
+pub type FileGuard<'a> = MutexGuard<'a, FileObject>;

@@ -1,0 +1,195 @@
+//! I/O as data: requests that the world performs and reports back.
+//!
+//! The core never calls a device and never waits. It queues a [`Request`]; the world takes it with
+//! [`Requests::take`], lets a simulated disk, virtio or io_uring perform it while other processes run,
+//! and reports the outcome. Until then the frames are marked READING or WRITING, and a second fault on
+//! one of them waits for the same request.
+//!
+//! ```text
+//!     fault ── submit ──▶ queued ── take ──▶ at the disk ── completed ──▶ frames usable
+//! ```
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::addr::Frame;
+use crate::event::Target;
+
+/// Pages of one request at the most: 128 KiB, Linux's default read-ahead window.
+pub const IO_PAGES_MAX: usize = 32;
+
+/// Identifies a request from its submission until it is completed; reused after.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u32);
+
+/// Which way a request moves contents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From the disk into frames.
+    Read,
+    /// From frames to the disk.
+    Write,
+}
+
+/// Whether a request did what it asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoOutcome {
+    /// All pages were moved.
+    Done,
+    /// The disk failed; no page counts as moved.
+    Failed,
+}
+
+/// Consecutive pages of a file or of swap, and the frames that they are read into or written from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// What to report on completion.
+    pub id: RequestId,
+    /// Read or write.
+    pub direction: Direction,
+    /// Where on which device the first page is.
+    pub target: Target,
+    frames: [Frame; IO_PAGES_MAX],
+    count: u32,
+}
+
+impl Request {
+    /// The frames, in the order of the pages on the device.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames[..self.count as usize]
+    }
+
+    /// Bytes moved.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.count) * crate::addr::PAGE_BYTES
+    }
+}
+
+/// All requests under way.
+pub struct Requests {
+    slots: Box<[Option<Request>]>,
+    free: Vec<u32>,
+    queued: VecDeque<RequestId>,
+    /// Pages being written.
+    writes: usize,
+}
+
+impl Requests {
+    /// Room for `capacity` requests at once.
+    pub fn new(capacity: u32) -> Requests {
+        Requests {
+            slots: (0..capacity).map(|_| None).collect(),
+            free: (0..capacity).rev().collect(),
+            queued: VecDeque::with_capacity(capacity as usize),
+            writes: 0,
+        }
+    }
+
+    /// Whether no further request fits until one is completed.
+    pub fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    /// Number of requests under way.
+    pub fn count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Pages being written.
+    pub fn writes(&self) -> usize {
+        self.writes
+    }
+
+    /// Any write under way, for who waits for memory.
+    pub fn some_write(&self) -> Option<RequestId> {
+        if self.writes == 0 {
+            return None;
+        }
+        let mut all = self.slots.iter().flatten();
+        all.find(|request| request.direction == Direction::Write).map(|request| request.id)
+    }
+
+    /// Any request under way, for who waits for room.
+    pub fn some(&self) -> Option<RequestId> {
+        self.slots.iter().flatten().next().map(|request| request.id)
+    }
+
+    /// The number that the next submitted request will have; `None` if no further one fits.
+    pub fn next_id(&self) -> Option<RequestId> {
+        self.free.last().map(|&slot| RequestId(slot))
+    }
+
+    /// Queues a request for up to [`IO_PAGES_MAX`] pages; `None` if no further one fits.
+    ///
+    /// # Panics
+    /// If there are no frames, or too many.
+    pub fn submit(
+        &mut self,
+        direction: Direction,
+        target: Target,
+        frames: &[Frame],
+    ) -> Option<RequestId> {
+        assert!((1..=IO_PAGES_MAX).contains(&frames.len()), "a request has 1 to 32 pages");
+        let slot = self.free.pop()?;
+        let id = RequestId(slot);
+        let mut request = Request {
+            id,
+            direction,
+            target,
+            frames: [Frame(0); IO_PAGES_MAX],
+            count: frames.len() as u32,
+        };
+        request.frames[..frames.len()].copy_from_slice(frames);
+        self.slots[slot as usize] = Some(request);
+        self.queued.push_back(id);
+        if direction == Direction::Write {
+            self.writes += frames.len();
+        }
+        Some(id)
+    }
+
+    /// The oldest request that the world has not taken yet.
+    pub fn take(&mut self) -> Option<Request> {
+        let id = self.queued.pop_front()?;
+        self.slots[id.0 as usize]
+    }
+
+    /// Ends a request that was taken.
+    ///
+    /// # Panics
+    /// If it is not under way.
+    pub fn end(&mut self, id: RequestId) -> Request {
+        let request = self.slots[id.0 as usize].take();
+        let request = request.unwrap_or_else(|| panic!("{id:?} is not under way"));
+        self.free.push(id.0);
+        if request.direction == Direction::Write {
+            self.writes -= request.count as usize;
+        }
+        request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Slot;
+
+    #[test]
+    fn requests_are_taken_in_order_and_their_numbers_reused_after_the_end() {
+        let mut requests = Requests::new(2);
+        let target = Target::Swap(Slot(7));
+        let first = requests.submit(Direction::Write, target, &[Frame(1)]).unwrap();
+        let second = requests.submit(Direction::Read, target, &[Frame(2), Frame(3)]).unwrap();
+        assert!(requests.is_full());
+        assert!(requests.submit(Direction::Read, target, &[Frame(4)]).is_none());
+        assert_eq!(requests.some_write(), Some(first));
+        assert_eq!(requests.take().unwrap().id, first);
+        assert_eq!(requests.take().unwrap().frames(), &[Frame(2), Frame(3)]);
+        assert!(requests.take().is_none());
+        requests.end(first);
+        assert_eq!(requests.next_id(), Some(first));
+        assert_eq!(requests.end(second).bytes(), 8192);
+        assert_eq!(requests.count(), 0);
+    }
+}

@@ -1,0 +1,446 @@
+//! The page cache: one copy of every cached page of a file, for all who map, read or write it.
+//!
+//! ```text
+//!     find(file, page) ─┬─ in a frame ───────────────────▶ Ready
+//!                       ├─ a disk is filling the frame ──▶ Wait for that request
+//!                       ├─ on its disk ──────────────────▶ read it and neighbours, Wait
+//!                       ├─ in swap (shared memory) ──────▶ read it back, Wait
+//!                       └─ never written, or warm ───────▶ a new frame, Ready
+//! ```
+//!
+//! Invariant: a page of a file is in at most one frame; the index, under the file's lock, says which.
+//! Otherwise two processes would write to different copies of the same page.
+//!
+//! Knows nothing of: who asks (a fault or a system call), page tables, which frame to evict.
+
+use alloc::sync::Arc;
+use core::ops::Range;
+
+use super::file::{FileObject, Medium, owner_word};
+use super::index::Cached;
+use super::io::{Direction, IO_PAGES_MAX, RequestId};
+use super::readahead::Asked;
+use super::store::{Store, file_page};
+use crate::addr::{FileRef, Frame, PAGE_BYTES, Slot};
+use crate::event::{Event, Target};
+use crate::frames::NoMemory;
+use crate::frames::table::{Flags, Kind, Locked};
+use crate::frames::zone::Level;
+use crate::machine::{At, Machine, Operation};
+
+/// Where a page that was asked for is.
+#[must_use]
+pub enum Find<'a> {
+    /// In this frame, locked.
+    Ready(Locked<'a>),
+    /// It comes with this request; `own` if it was made for this asker.
+    Wait {
+        /// What to wait for.
+        request: RequestId,
+        /// Whether this call submitted it.
+        own: bool,
+    },
+    /// Beyond the end of the file.
+    Beyond,
+    /// No frame is free for it.
+    NoMemory,
+    /// The machine refused the I/O.
+    Failed,
+}
+
+/// Finds page `index` of `file`, starting I/O if it must be read.
+pub fn find<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    index: u64,
+    asked: Asked,
+) -> Find<'a> {
+    let object = store.files.get(file);
+    let mut object = object.lock();
+    let pages = object.pages();
+    if index >= pages {
+        return Find::Beyond;
+    }
+    match object.index.get(machine, index) {
+        Cached::Frame(frame) => {
+            let max = store.tunables.read_ahead_pages;
+            if let Some(window) = object.read_ahead.hit(index, max, pages) {
+                // Ahead of need: if there is no room for it, nothing is lost.
+                let _ = read(store, at, machine, file, &mut object, &window, None);
+            }
+            let locked = store.frames.table.lock(frame);
+            if locked.state().has(Flags::READING) {
+                return Find::Wait { request: RequestId(locked.rmap() as u32), own: false };
+            }
+            Find::Ready(locked)
+        }
+        Cached::Swapped(slot) => read_swapped(store, at, machine, file, &mut object, index, slot),
+        Cached::Nothing if object.medium == Medium::Memory || object.is_warm(index) => {
+            match add(store, at, machine, file, &mut object, index) {
+                Ok(locked) => {
+                    object.take_warm(index);
+                    Find::Ready(locked)
+                }
+                Err(NoMemory) => Find::NoMemory,
+            }
+        }
+        Cached::Nothing => {
+            let max = store.tunables.read_ahead_pages;
+            let window = object.read_ahead.miss(asked, index, max, pages);
+            read(store, at, machine, file, &mut object, &window, Some(index))
+        }
+    }
+}
+
+/// The frame of page `index` if it is there and usable, or can be had at once because it is warm and
+/// memory is plentiful. Never starts I/O: this is for the neighbours of a page that is mapped.
+pub(crate) fn find_around<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    object: &mut FileObject,
+    index: u64,
+) -> Option<Locked<'a>> {
+    if object.read_ahead.is_mark(index) {
+        return None;
+    }
+    match object.index.get(machine, index) {
+        Cached::Frame(frame) => {
+            let locked = store.frames.table.lock(frame);
+            (!locked.state().has(Flags::READING)).then_some(locked)
+        }
+        Cached::Nothing if object.is_warm(index) => {
+            if store.frames.zone().level() != Level::Plenty {
+                return None;
+            }
+            let locked = add(store, at, machine, file, object, index).ok()?;
+            object.take_warm(index);
+            Some(locked)
+        }
+        _ => None,
+    }
+}
+
+/// Finds page `index` in order to write it whole: what it held does not matter, so nothing is read.
+pub fn find_to_overwrite<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    index: u64,
+) -> Find<'a> {
+    let object = store.files.get(file);
+    let mut object = object.lock();
+    match object.index.get(machine, index) {
+        Cached::Frame(_) | Cached::Swapped(_) => {
+            drop(object);
+            find(store, at, machine, file, index, Asked::Read)
+        }
+        Cached::Nothing => match add(store, at, machine, file, &mut object, index) {
+            Ok(locked) => {
+                object.take_warm(index);
+                Find::Ready(locked)
+            }
+            Err(NoMemory) => Find::NoMemory,
+        },
+    }
+}
+
+/// Puts a new zeroed frame into the cache as page `index`.
+fn add<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    object: &mut FileObject,
+    index: u64,
+) -> Result<Locked<'a>, NoMemory> {
+    let mut locked = take_frame(store, at, machine, file, object, index)?;
+    machine.zero(locked.frame());
+    if object.medium == Medium::Memory {
+        // There is no other copy of it anywhere.
+        locked.set(Flags::DIRTY);
+    }
+    let page = file_page(locked.owner());
+    store.list(&mut locked, page);
+    Ok(locked)
+}
+
+/// Starts to read what is missing of `pages`, as far as memory and the queue allow; waits for nothing.
+pub fn prefetch<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    pages: Range<u64>,
+) {
+    let object = store.files.get(file);
+    let mut object = object.lock();
+    if object.medium == Medium::Memory {
+        return;
+    }
+    let end = pages.end.min(object.pages());
+    let mut next = pages.start;
+    // Ends: each turn asks for one window more, up to the end.
+    while next < end {
+        let window = next..end.min(next + IO_PAGES_MAX as u64);
+        next = window.end;
+        drop(read(store, at, machine, file, &mut object, &window, None));
+    }
+}
+
+/// Takes a frame for page `index` and enters it into the index; not yet evictable.
+fn take_frame<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    object: &mut FileObject,
+    index: u64,
+) -> Result<Locked<'a>, NoMemory> {
+    let mut locked = store.alloc(at, machine, Kind::File)?;
+    locked.set_owner(owner_word(file, index));
+    if object.medium == Medium::Memory {
+        locked.set(Flags::MEMORY);
+        if !store.swap.exists() {
+            locked.set(Flags::KEPT);
+        }
+    }
+    let cached = Cached::Frame(locked.frame());
+    if object.index.set(&store.frames, at, machine, index, cached).is_err() {
+        store.release(at, machine, locked);
+        return Err(NoMemory);
+    }
+    object.cached += 1;
+    Ok(locked)
+}
+
+/// Takes a frame out of the cache. It must be unmapped and not under I/O; the caller releases it.
+pub(crate) fn remove<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    object: &mut FileObject,
+    index: u64,
+    instead: Cached,
+) {
+    let set = object.index.set(&store.frames, at, machine, index, instead);
+    set.expect("replacing an entry needs no node");
+    object.cached -= 1;
+}
+
+/// Reads the pages of `window` that are on disk, those next to `needed` if one is; else from the first
+/// that is missing.
+fn read<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    object: &mut FileObject,
+    window: &Range<u64>,
+    needed: Option<u64>,
+) -> Find<'a> {
+    let missing = |object: &FileObject, index| {
+        object.index.get(machine, index) == Cached::Nothing && !object.is_warm(index)
+    };
+    let Some(first) = needed.or_else(|| window.clone().find(|&i| missing(object, i))) else {
+        return Find::Beyond;
+    };
+    if store.requests.lock().is_full() {
+        return wait_for_room(store);
+    }
+    if !machine.permits(Operation::Io) {
+        return Find::Failed;
+    }
+    // Downwards first, as far as pages are missing, then upwards: one run around the needed page.
+    let mut start = first;
+    while start > window.start && missing(object, start - 1) {
+        start -= 1;
+    }
+    let mut end = first + 1;
+    while end < window.end && missing(object, end) {
+        end += 1;
+    }
+    if end - start > IO_PAGES_MAX as u64 {
+        start = first;
+        end = end.min(start + IO_PAGES_MAX as u64);
+    }
+    if let Err(NoMemory) = reserve_run(store, at, machine, file, object, first, &mut start, &mut end)
+    {
+        return Find::NoMemory;
+    }
+    submit_read(store, at, machine, file, object, start..end)
+}
+
+/// Takes frames for `start..end`, for `first` before all; narrows the range where memory ends.
+#[allow(clippy::too_many_arguments)] // one step of `read`, split off for its length
+fn reserve_run<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    object: &mut FileObject,
+    first: u64,
+    start: &mut u64,
+    end: &mut u64,
+) -> Result<(), NoMemory> {
+    let mut take = |index| -> Result<(), NoMemory> {
+        let mut locked = take_frame(store, at, machine, file, object, index)?;
+        locked.set(Flags::READING);
+        Ok(())
+    };
+    take(first)?;
+    let plenty = || store.frames.zone().level() == Level::Plenty;
+    for index in first + 1..*end {
+        if !plenty() || take(index).is_err() {
+            *end = index;
+            break;
+        }
+    }
+    for index in (*start..first).rev() {
+        if !plenty() || take(index).is_err() {
+            *start = index + 1;
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn submit_read<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    object: &mut FileObject,
+    run: Range<u64>,
+) -> Find<'a> {
+    let mut frames = [Frame(0); IO_PAGES_MAX];
+    let count = (run.end - run.start) as usize;
+    for (place, index) in frames.iter_mut().zip(run.clone()) {
+        let Cached::Frame(frame) = object.index.get(machine, index) else {
+            unreachable!("the run was reserved under the same lock")
+        };
+        *place = frame;
+    }
+    let target = Target::File(file, run.start);
+    let submitted = store.requests.lock().submit(Direction::Read, target, &frames[..count]);
+    let Some(request) = submitted else {
+        // Other processors took the last room: as if nothing had been begun.
+        for (index, frame) in run.zip(frames) {
+            remove(store, at, machine, object, index, Cached::Nothing);
+            let mut locked = store.frames.table.lock(frame);
+            locked.clear(Flags::READING);
+            store.release(at, machine, locked);
+        }
+        return wait_for_room(store);
+    };
+    for &frame in &frames[..count] {
+        store.frames.table.lock(frame).set_rmap(u64::from(request.0));
+    }
+    store.counters(at).file_read.add(count as u64);
+    machine.happened(Event::Io { target, frame: frames[0], pages: count as u32, write: false });
+    Find::Wait { request, own: true }
+}
+
+/// All requests are under way: any of them makes room when it ends.
+pub(crate) fn wait_for_room(store: &Store) -> Find<'_> {
+    let some = store.requests.lock().some();
+    some.map_or(Find::Failed, |request| Find::Wait { request, own: false })
+}
+
+/// Brings a page of shared memory back from its slot.
+fn read_swapped<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    object: &mut FileObject,
+    index: u64,
+    slot: Slot,
+) -> Find<'a> {
+    if !machine.permits(Operation::Io) {
+        return Find::Failed;
+    }
+    let Ok(mut locked) = take_frame(store, at, machine, file, object, index) else {
+        return Find::NoMemory;
+    };
+    let target = Target::Swap(slot);
+    let frame = locked.frame();
+    let submitted = store.requests.lock().submit(Direction::Read, target, &[frame]);
+    let Some(request) = submitted else {
+        remove(store, at, machine, object, index, Cached::Swapped(slot));
+        store.release(at, machine, locked);
+        return wait_for_room(store);
+    };
+    locked.set(Flags::READING);
+    locked.set_rmap(u64::from(request.0));
+    store.counters(at).swapped_in.add(1);
+    machine.happened(Event::Io { target, frame, pages: 1, write: false });
+    Find::Wait { request, own: true }
+}
+
+/// Sets the size of a file. Pages beyond the new end leave the cache and all page tables; a program
+/// that touches them again gets SIGBUS.
+pub fn truncate<M: Machine>(store: &Store, at: At, machine: &M, file: FileRef, bytes: u64) {
+    let object = store.files.get(file);
+    let mut object = object.lock();
+    let keep = bytes.div_ceil(PAGE_BYTES);
+    let end = object.pages();
+    object.bytes = bytes;
+    drop_pages(store, at, machine, &mut object, keep..end);
+}
+
+/// Forgets a file that has no name and is mapped nowhere: its pages need not be kept.
+pub fn forget<M: Machine>(store: &Store, at: At, machine: &M, file: FileRef) {
+    let object: Arc<_> = store.files.get(file);
+    let mut object = object.lock();
+    object.gone = true;
+    let end = object.pages();
+    drop_pages(store, at, machine, &mut object, 0..end);
+}
+
+fn drop_pages<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    object: &mut FileObject,
+    pages: Range<u64>,
+) {
+    let mut next = pages.start;
+    // Ends: each turn takes the first entry at or above `next` away, or steps over it.
+    loop {
+        let mut found = None;
+        object.index.for_each(machine, next, pages.end, |index, cached| {
+            found = Some((index, cached));
+            false
+        });
+        let Some((index, cached)) = found else { return };
+        next = index + 1;
+        match cached {
+            Cached::Nothing => {}
+            Cached::Swapped(slot) => {
+                store.swap.drop_reference(slot);
+                object.cached += 1; // `remove` counts a frame less
+                remove(store, at, machine, object, index, Cached::Nothing);
+            }
+            Cached::Frame(frame) => {
+                let mut locked = store.frames.table.lock(frame);
+                let empty = crate::translate::x86_64::Entry(0);
+                if !locked.state().has(Flags::READING) {
+                    super::detach::unmap_everywhere(store, at, machine, &mut locked, empty);
+                }
+                remove(store, at, machine, object, index, Cached::Nothing);
+                store.unlist(&mut locked);
+                if locked.state().has_any(Flags::READING | Flags::WRITING) {
+                    // The frame is the disk's until the request ends.
+                    locked.set(Flags::DOOMED);
+                } else {
+                    store.release(at, machine, locked);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Anonymous swap: slots on a device, and the frames that still hold what a slot holds.
+//!
+//! A page on its way out or back is in the *swap cache*: its frame and its slot know each other. A
+//! fault on such a page needs no I/O. A page that came back unmodified keeps its slot while swap is
+//! less than half full, so that evicting it again needs no write; a device that holds its slots in RAM
+//! (zram) gives the slot up at once instead.
+
+use core::ops::Range;
+
+use spin::Mutex;
+
+use super::io::{Direction, IO_PAGES_MAX, RequestId};
+use super::page_cache::{self, Find};
+use super::slots::Slots;
+use super::store::Store;
+use crate::addr::{Frame, Slot};
+use crate::event::{Event, Target};
+use crate::frames::NoMemory;
+use crate::frames::table::{Flags, Kind, Locked};
+use crate::frames::zone::Level;
+use crate::machine::{At, Machine, Operation};
+
+/// How the swap device behaves, as far as decisions depend on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SwapConfig {
+    /// Slots, each of one page; 0 is a machine without swap.
+    pub slots: u32,
+    /// log2 of the slots read at once around the one that is needed (`vm.page-cluster`).
+    pub page_cluster: u8,
+    /// Whether a slot costs RAM, as on zram, and so is given up when its page comes back.
+    pub in_ram: bool,
+}
+
+impl SwapConfig {
+    /// A machine without swap.
+    pub const NONE: SwapConfig = SwapConfig { slots: 0, page_cluster: 0, in_ram: false };
+}
+
+/// The swap device of a machine.
+pub struct Swap {
+    config: SwapConfig,
+    /// Which slots are in use by how many, and which frames hold a copy of one.
+    pub slots: Mutex<Slots>,
+}
+
+impl Swap {
+    /// A device with all slots free.
+    pub fn new(config: SwapConfig) -> Swap {
+        Swap { config, slots: Mutex::new(Slots::new(config.slots)) }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> SwapConfig {
+        self.config
+    }
+
+    /// Whether there is anywhere to put an anonymous page.
+    pub fn exists(&self) -> bool {
+        self.config.slots != 0
+    }
+
+    /// The frame that holds a copy of `slot`.
+    pub fn cached(&self, slot: Slot) -> Option<Frame> {
+        self.slots.lock().cached(slot)
+    }
+
+    /// Takes a free slot, with one use, for the page in `frame`.
+    pub(crate) fn reserve(&self, frame: Frame) -> Option<Slot> {
+        let mut slots = self.slots.lock();
+        let slot = slots.alloc()?;
+        slots.set_cached(slot, frame);
+        Some(slot)
+    }
+
+    /// Takes a free slot for a page of shared memory: the index of its file will name it.
+    pub(crate) fn reserve_for_file(&self) -> Option<Slot> {
+        self.slots.lock().alloc()
+    }
+
+    /// One entry more names `slot`.
+    pub fn duplicate(&self, slot: Slot) {
+        self.slots.lock().duplicate(slot);
+    }
+
+    /// One entry less names `slot`. Gives the frame that caches it, if no entry is left.
+    pub(crate) fn drop_reference(&self, slot: Slot) -> Option<Frame> {
+        let mut slots = self.slots.lock();
+        if slots.free(slot) { slots.cached(slot) } else { None }
+    }
+
+    /// The frame no longer holds a copy of `slot`.
+    pub(crate) fn forget(&self, slot: Slot) {
+        self.slots.lock().clear_cached(slot);
+    }
+
+    /// Entries that name `slot`.
+    pub fn references(&self, slot: Slot) -> u32 {
+        self.slots.lock().count(slot)
+    }
+
+    /// Slots in use.
+    pub fn used(&self) -> u32 {
+        self.slots.lock().used()
+    }
+
+    /// Whether a clean page that came back should keep its slot: while swap is less than half full.
+    pub(crate) fn keeps_clean_copies(&self) -> bool {
+        let slots = self.slots.lock();
+        !self.config.in_ram && slots.used() * 2 < slots.total()
+    }
+}
+
+/// Finds the contents of `slot`, starting to read it and its neighbours if they are on the device.
+pub fn find<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Find<'a> {
+    if let Some(frame) = store.swap.cached(slot) {
+        let locked = store.frames.table.lock(frame);
+        if locked.state().has(Flags::READING) {
+            return Find::Wait { request: RequestId(locked.rmap() as u32), own: false };
+        }
+        return Find::Ready(locked);
+    }
+    if store.requests.lock().is_full() {
+        return page_cache::wait_for_room(store);
+    }
+    if !machine.permits(Operation::Io) {
+        return Find::Failed;
+    }
+    let mut frames = [Frame(0); IO_PAGES_MAX];
+    let Ok(first) = take_frame(store, at, machine, slot) else { return Find::NoMemory };
+    let run = neighbours(store, slot);
+    let place = (slot.0 - run.start.0) as usize;
+    frames[place] = first;
+    let (mut from, mut to) = (place, place + 1);
+    let mut take = |i: usize| {
+        let plenty = store.frames.zone().level() == Level::Plenty;
+        let slot = Slot(run.start.0 + i as u32);
+        let taken = plenty.then(|| take_frame(store, at, machine, slot).ok()).flatten();
+        taken.inspect(|&frame| frames[i] = frame).is_some()
+    };
+    while to < (run.end.0 - run.start.0) as usize && take(to) {
+        to += 1;
+    }
+    while from > 0 && take(from - 1) {
+        from -= 1;
+    }
+    let target = Target::Swap(Slot(run.start.0 + from as u32));
+    let submitted = store.requests.lock().submit(Direction::Read, target, &frames[from..to]);
+    let Some(request) = submitted else {
+        for &frame in &frames[from..to] {
+            give_up(store, at, machine, store.frames.table.lock(frame));
+        }
+        return page_cache::wait_for_room(store);
+    };
+    for &frame in &frames[from..to] {
+        store.frames.table.lock(frame).set_rmap(u64::from(request.0));
+    }
+    let pages = (to - from) as u32;
+    store.counters(at).swapped_in.add(u64::from(pages));
+    machine.happened(Event::Io { target, frame: frames[from], pages, write: false });
+    Find::Wait { request, own: true }
+}
+
+/// The slots to read with `slot`: those of its cluster next to it that hold something not in memory.
+fn neighbours(store: &Store, slot: Slot) -> Range<Slot> {
+    let slots = store.swap.slots.lock();
+    let cluster = slots.cluster(slot, u32::from(store.swap.config.page_cluster));
+    let wanted = |slot: u32| slots.count(Slot(slot)) > 0 && slots.cached(Slot(slot)).is_none();
+    let mut start = slot.0;
+    while start > cluster.start && wanted(start - 1) {
+        start -= 1;
+    }
+    let mut end = slot.0 + 1;
+    while end < cluster.end && wanted(end) {
+        end += 1;
+    }
+    Slot(start)..Slot(end)
+}
+
+/// Takes a frame to read `slot` into; it is in the swap cache from now on.
+fn take_frame<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    slot: Slot,
+) -> Result<Frame, NoMemory> {
+    let mut locked = store.alloc(at, machine, Kind::Anon)?;
+    locked.set(Flags::READING | Flags::IN_SWAP);
+    locked.set_owner(u64::from(slot.0));
+    store.swap.slots.lock().set_cached(slot, locked.frame());
+    Ok(locked.frame())
+}
+
+/// The slot that a frame in the swap cache holds a copy of.
+pub(crate) fn slot_of(frame: &Locked<'_>) -> Slot {
+    debug_assert!(frame.state().has(Flags::IN_SWAP), "{:?} is not in swap", frame.frame());
+    Slot(frame.owner() as u32)
+}
+
+/// Takes a frame out of the swap cache: its slot's copy is out of date, or no longer wanted.
+pub(crate) fn leave_cache(store: &Store, frame: &mut Locked<'_>) {
+    if frame.state().has(Flags::IN_SWAP) {
+        store.swap.forget(slot_of(frame));
+        frame.clear(Flags::IN_SWAP);
+        frame.set_owner(0);
+    }
+}
+
+/// Frees an unmapped frame of the swap cache that a read was, or would have been, for.
+pub(crate) fn give_up<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) {
+    frame.clear(Flags::READING);
+    frame.set_rmap(0);
+    leave_cache(store, &mut frame);
+    store.release(at, machine, frame);
+}
+
+/// One page-table entry that named `slot` is gone. Frees the cached copy with the last one.
+pub(crate) fn drop_reference<M: Machine>(store: &Store, at: At, machine: &M, slot: Slot) {
+    let Some(frame) = store.swap.drop_reference(slot) else { return };
+    let mut locked = store.frames.table.lock(frame);
+    // Between the two locks the frame may have become something else, or be wanted again.
+    let state = locked.state();
+    if !state.has(Flags::IN_SWAP)
+        || slot_of(&locked) != slot
+        || state.mapped() > 0
+        || store.swap.references(slot) > 0
+    {
+        return;
+    }
+    if state.has_any(Flags::READING | Flags::WRITING) {
+        locked.set(Flags::DOOMED);
+    } else {
+        leave_cache(store, &mut locked);
+        store.release(at, machine, locked);
+    }
+}

@@ -1,0 +1,18 @@
+//! Reclaim: evicts pages so that frames become free.
+//!
+//! An allocation that leaves a zone below its `low` watermark wants [`background`] reclaim, which
+//! evicts until `high`. An allocation that fails, because fewer than `min` are free, reclaims itself
+//! ([`direct`]). Both take their victims from the policy and hand them to [`evict`].
+//!
+//! ```text
+//!     free frames   0 ──── min ──────── low ─────────────── high ────
+//!                     direct   background runs …            … and stops
+//! ```
+
+pub mod background;
+pub mod direct;
+pub mod evict;
+
+pub use background::{Background, background};
+pub use direct::{Room, make_room};
+pub use evict::page_out;

@@ -1,0 +1,83 @@
+//! FIFO: evicts the frame that has been resident longest, however much it is used.
+//!
+//! The simplest order there is, and the yardstick of the others. It is no stack algorithm: more memory
+//! can cost it more faults (Bélády's anomaly).
+//!
+//! 8 bytes a frame; every operation takes constant time.
+
+use alloc::boxed::Box;
+
+use super::{Entry, PageId, Parameters, Policy, Replacement, Witness};
+use crate::addr::Frame;
+use crate::ring::Rings;
+
+/// FIFO in the registry.
+pub const ENTRY: Entry = Entry {
+    name: "fifo",
+    line: "evicts the page that was loaded first, used or not",
+    paper: "L. A. Belady, A Study of Replacement Algorithms for a Virtual-Storage Computer, 1966",
+    make: |parameters| Replacement::Blind(Box::new(Fifo::new(parameters))),
+};
+
+/// First in, first out.
+///
+/// L. A. Belady, R. A. Nelson, G. S. Shedler, "An Anomaly in Space-Time Characteristics of Certain
+/// Programs Running in a Paging Machine", Communications of the ACM 12(6), 1969.
+pub struct Fifo {
+    rings: Rings,
+    oldest: Option<Frame>,
+    len: usize,
+}
+
+impl Fifo {
+    /// An empty queue for these frames.
+    ///
+    /// # Panics
+    /// If their numbers do not fit in 32 bits.
+    pub fn new(parameters: &Parameters) -> Fifo {
+        Fifo { rings: Rings::new(parameters.first, parameters.frames), oldest: None, len: 0 }
+    }
+}
+
+impl Policy for Fifo {
+    fn insert(&mut self, frame: Frame, _page: PageId) {
+        self.rings.insert_before(&mut self.oldest, frame);
+        self.len += 1;
+    }
+
+    fn remove(&mut self, frame: Frame) {
+        self.rings.remove(&mut self.oldest, frame);
+        self.len -= 1;
+    }
+
+    fn evict(&mut self, _witness: &mut dyn Witness) -> Option<Frame> {
+        let victim = self.oldest?;
+        self.remove(victim);
+        Some(victim)
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{BELADY, TEXTBOOK, faults};
+
+    #[test]
+    fn the_textbook_string_faults_fifteen_times() {
+        assert_eq!(faults("fifo", 3, TEXTBOOK), 15);
+    }
+
+    #[test]
+    fn more_memory_can_mean_more_faults() {
+        assert_eq!(faults("fifo", 3, BELADY), 9);
+        assert_eq!(faults("fifo", 4, BELADY), 10);
+    }
+
+    #[test]
+    fn use_does_not_save_a_page() {
+        assert_eq!(faults("fifo", 2, &[1, 2, 1, 1, 3, 1]), 4);
+    }
+}

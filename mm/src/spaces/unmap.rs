@@ -1,0 +1,168 @@
+//! `munmap`, the end of an address space, and every other way in which entries go.
+
+use super::areas::TooMany;
+use super::space::AddressSpace;
+use super::vma::{Vma, VmaFlags};
+use crate::addr::{Page, Pages};
+use crate::frames::rmap;
+use crate::frames::table::{Flags, Kind, Locked};
+use crate::machine::{At, Machine};
+use crate::objects::store::Resides;
+use crate::objects::{Flush, Store, swap};
+use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, LEAF_PAGES};
+
+/// Takes `pages` out of the space: areas, entries, and tables that no area needs any more.
+///
+/// # Errors
+/// If an area would have to be divided and there are 65,530; nothing has changed then.
+pub fn unmap<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    space: &mut AddressSpace,
+    pages: Pages,
+) -> Result<(), TooMany> {
+    if pages.is_empty() {
+        return Ok(());
+    }
+    let mut flush = Flush::new(space.id());
+    let mut areas = core::mem::replace(&mut space.areas, super::areas::Areas::new(0, 0));
+    let mut any = false;
+    let removed = areas.remove(pages, |vma| {
+        any = true;
+        clear(store, at, machine, space, &vma, vma.pages, &mut flush);
+    });
+    space.areas = areas;
+    if any {
+        free_tables(store, at, machine, space, pages, &mut flush);
+    }
+    flush.finish(store, at, machine);
+    removed
+}
+
+/// Frees the tables around `pages`, where areas were removed, that no area needs any more.
+pub(super) fn free_tables<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    space: &mut AddressSpace,
+    pages: Pages,
+    flush: &mut Flush,
+) {
+    let hole = space.hole_around(pages);
+    let mut count = 0;
+    x86::free_tables(&store.frames, machine, space.root(), hole, pages, |table, part| {
+        flush.range(part);
+        flush.after(store, at, machine, table);
+        count += 1;
+    });
+    space.tables_freed(count);
+}
+
+/// Ends an address space: `exit`, or the old image at `exec`.
+pub fn destroy<M: Machine>(store: &Store, at: At, machine: &M, mut space: AddressSpace) {
+    let all = Pages::new(Page(0), super::layout::USER_END.page_up());
+    unmap(store, at, machine, &mut space, all).expect("removing everything divides no area");
+    space.end(store, at, machine);
+}
+
+/// Clears the entries of `pages`, a part of `area`; the area itself stays.
+pub(super) fn clear<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    space: &AddressSpace,
+    area: &Vma,
+    pages: Pages,
+    flush: &mut Flush,
+) {
+    let locked_area = area.flags.contains(VmaFlags::LOCKED);
+    let id = space.id();
+    x86::for_leaves(machine, space.root(), pages, |leaf, part| {
+        let table = machine.table(leaf);
+        let first = (part.start.0 % LEAF_PAGES) as usize;
+        for (i, word) in table[first..first + part.count() as usize].iter().enumerate() {
+            let entry = x86::load(word);
+            match entry.holds() {
+                Holds::Empty => {}
+                Holds::Swapped(slot) => {
+                    x86::store(word, Entry(0));
+                    store.resident_down(id, Resides::Swapped);
+                    swap::drop_reference(store, at, machine, slot);
+                }
+                Holds::Frame(frame) if frame == store.zero => {
+                    x86::swap(word, Entry(0));
+                    flush.page(part.start.up(i as u64));
+                }
+                Holds::Frame(frame) => {
+                    let page = part.start.up(i as u64);
+                    let mut locked = store.frames.table.lock(frame);
+                    // Evicted between the look and the lock: it is a swap entry or empty by now.
+                    let now = x86::load(word);
+                    if !now.has(x86::PRESENT) {
+                        drop(locked);
+                        x86::store(word, Entry(0));
+                        if let Holds::Swapped(slot) = now.holds() {
+                            store.resident_down(id, Resides::Swapped);
+                            swap::drop_reference(store, at, machine, slot);
+                        }
+                        continue;
+                    }
+                    let old = x86::swap(word, Entry(0));
+                    flush.page(page);
+                    store.resident_down(id, Resides::from(locked.state().kind()));
+                    let entry_at = x86::entry_at(leaf, page);
+                    rmap::remove(&store.frames, at, machine, &mut locked, entry_at);
+                    if locked_area && locked.state().pins() > 0 {
+                        locked.unpin();
+                    }
+                    dropped(store, at, machine, locked, old, flush);
+                }
+            }
+        }
+    });
+}
+
+/// Decides what becomes of a frame that has just lost the mapping `old`.
+pub(crate) fn dropped<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    mut frame: Locked<'_>,
+    old: Entry,
+    flush: &mut Flush,
+) {
+    if frame.state().mapped() > 0 {
+        return;
+    }
+    match frame.state().kind() {
+        Kind::File => {
+            // It stays in the page cache; what its entry knew, the frame must know now.
+            if old.has(ACCESSED) && !old.has(x86::NO_RECENCY) {
+                frame.set(Flags::REFERENCED);
+            }
+            if old.has(DIRTY) {
+                frame.set(Flags::DIRTY);
+            }
+            // Pinned until no TLB maps it: an eviction would free it too early.
+            frame.unpin_all();
+            frame.pin();
+            let number = frame.frame();
+            drop(frame);
+            flush.after(store, at, machine, number);
+        }
+        Kind::Anon => {
+            let in_swap = frame.state().has(Flags::IN_SWAP);
+            if in_swap && store.swap.references(swap::slot_of(&frame)) > 0 {
+                return;
+            }
+            if frame.state().has_any(Flags::WRITING | Flags::READING) {
+                frame.set(Flags::DOOMED);
+                return;
+            }
+            swap::leave_cache(store, &mut frame);
+            store.release_after(at, machine, frame, flush);
+        }
+        kind => panic!("a frame of kind {kind:?} was mapped"),
+    }
+}

@@ -1,0 +1,3 @@
+//! Address translation: one file a kind of hardware.
+
+pub mod x86_64;

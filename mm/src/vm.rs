@@ -1,0 +1,519 @@
+//! The façade: a memory manager for one machine.
+//!
+//! A [`Vm`] is shared: all its methods take `&self`. An [`AddressSpace`] is owned by whoever runs in
+//! it. The machine and the moment are arguments.
+//!
+//! ```text
+//!     world                                     core
+//!     ─────                                     ────
+//!     MMU refuses an access ── fault ─────────▶ Done, Wait(request) or Kill
+//!     performs requests ◀────── next_request ── queued by faults and reclaim
+//!     disk is done ─────────── completed ─────▶ frames usable, or free
+//!     free < low ───────────── background ────▶ evicts
+//! ```
+
+use crate::addr::{FileRef, Frame, PAGE_BYTES, Pages, VirtAddr};
+use crate::event::Counts;
+use crate::fault::{self, Attempt, Cause, Outcome};
+use crate::frames::table::{Flags, Kind};
+use crate::frames::zone::{Reserve, Watermarks};
+use crate::frames::{Frames, NoMemory};
+use crate::machine::{Access, At, Machine};
+use crate::objects::Store;
+use crate::objects::complete;
+use crate::objects::file::{FileError, Medium, Warmth};
+use crate::objects::io::{IoOutcome, Request, RequestId, Requests};
+use crate::objects::page_cache::{self, Find};
+use crate::objects::readahead::Asked;
+use crate::objects::store::Tunables;
+use crate::objects::swap::{Swap, SwapConfig};
+use crate::objects::writeback::{self, Written};
+use crate::reclaim::{self, Background, Room};
+use crate::replace::{self, Parameters, Replacement};
+use crate::spaces::advise::{self, Advise};
+use crate::spaces::layout::Layout;
+use crate::spaces::map::{self, Map, Refused};
+use crate::spaces::remap::{self, Move};
+use crate::spaces::vma::Rights;
+use crate::spaces::{AddressSpace, fork, lock, protect, unmap};
+use crate::translate::x86_64 as x86;
+
+/// What a [`Vm`] is made for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Frames of physical memory.
+    pub frames: u32,
+    /// Processors, which are numbered from 0.
+    pub cpus: u32,
+    /// Watermarks; those of Linux if `None`.
+    pub watermarks: Option<Watermarks>,
+    /// The swap device.
+    pub swap: SwapConfig,
+    /// Name of the replacement policy, of [`POLICIES`](crate::replace::POLICIES).
+    pub policy: &'static str,
+    /// What chance starts from, in policies that play.
+    pub seed: u64,
+    /// Fault-around and read-ahead.
+    pub tunables: Tunables,
+    /// I/O requests that can be under way at once.
+    pub requests: u32,
+}
+
+impl Config {
+    /// A machine of `frames` frames with one processor, no swap, and Clock.
+    pub fn new(frames: u32) -> Config {
+        Config {
+            frames,
+            cpus: 1,
+            watermarks: None,
+            swap: SwapConfig::NONE,
+            policy: "clock",
+            seed: 0,
+            tunables: Tunables::default(),
+            requests: 1024,
+        }
+    }
+}
+
+/// Why no memory manager can be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BootError {
+    /// Too few frames for the kernel's own tables.
+    TooSmall,
+    /// There is no policy of this name.
+    NoSuchPolicy,
+    /// The watermarks are out of order or beyond the number of frames.
+    BadWatermarks,
+    /// No processor, or no room for a single request.
+    NoCpus,
+}
+
+/// The least frames that a [`Vm`] can manage: its own tables and one address space's.
+pub const FRAMES_MIN: u32 = 8;
+
+/// A memory manager.
+pub struct Vm {
+    store: Store,
+    kernel: Frame,
+}
+
+impl Vm {
+    /// A memory manager for `machine`, all of whose frames are free.
+    pub fn new<M: Machine>(config: &Config, machine: &M) -> Result<Vm, BootError> {
+        if config.frames < FRAMES_MIN {
+            return Err(BootError::TooSmall);
+        }
+        if config.cpus == 0 || config.requests == 0 {
+            return Err(BootError::NoCpus);
+        }
+        let entry = replace::by_name(config.policy).ok_or(BootError::NoSuchPolicy)?;
+        let count = config.frames as usize;
+        let watermarks = config.watermarks.unwrap_or_else(|| Watermarks::for_frames(count));
+        if !watermarks.fit(count) {
+            return Err(BootError::BadWatermarks);
+        }
+        let frames = Frames::new(config.frames, config.cpus, watermarks);
+        let at = At::default();
+        let out = |NoMemory| BootError::TooSmall;
+        let zero = frames.alloc(at, machine, Reserve::Dip).map_err(out)?;
+        frames.table.lock(zero).begin(Kind::Reserved);
+        machine.zero(zero);
+        let kernel = x86::new_kernel_root(&frames, at, machine).map_err(out)?;
+        let parameters = Parameters { seed: config.seed, ..Parameters::new(count) };
+        let order = (entry.make)(&parameters);
+        let swap = Swap::new(config.swap);
+        let requests = Requests::new(config.requests);
+        let store = Store::new(frames, order, swap, requests, config.tunables, zero);
+        Ok(Vm { store, kernel })
+    }
+
+    /// The physical side, for its numbers.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What has happened so far, on all processors.
+    pub fn counts(&self) -> Counts {
+        self.store.frames.counts()
+    }
+
+    /// A new address space without areas.
+    pub fn new_space<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        layout: Layout,
+    ) -> Result<AddressSpace, NoMemory> {
+        self.reclaiming(at, machine, || {
+            AddressSpace::new(&self.store, at, machine, layout, self.kernel)
+        })
+    }
+
+    /// Ends an address space.
+    pub fn destroy<M: Machine>(&self, at: At, machine: &M, space: AddressSpace) {
+        unmap::destroy(&self.store, at, machine, space);
+    }
+
+    /// `mmap`. What is to be populated or locked at once, the caller touches.
+    pub fn map<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        space: &mut AddressSpace,
+        request: Map,
+    ) -> Result<Pages, Refused> {
+        map::map(&self.store, at, machine, space, request)
+    }
+
+    /// `munmap`.
+    pub fn unmap<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        space: &mut AddressSpace,
+        pages: Pages,
+    ) -> Result<(), Refused> {
+        Ok(unmap::unmap(&self.store, at, machine, space, pages)?)
+    }
+
+    /// `mremap`.
+    pub fn remap<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        space: &mut AddressSpace,
+        old: Pages,
+        count: u64,
+        place: Move,
+    ) -> Result<Pages, Refused> {
+        remap::remap(&self.store, at, machine, space, old, count, place)
+    }
+
+    /// `mprotect`.
+    pub fn protect<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        space: &mut AddressSpace,
+        pages: Pages,
+        rights: Rights,
+    ) -> Result<(), Refused> {
+        protect::protect(&self.store, at, machine, space, pages, rights)
+    }
+
+    /// `brk`.
+    pub fn brk<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        space: &mut AddressSpace,
+        end: VirtAddr,
+    ) -> Result<(), Refused> {
+        map::brk(&self.store, at, machine, space, end)
+    }
+
+    /// `madvise`, except `PAGEOUT` ([`page_out`](Self::page_out)) and the `POPULATE`s, which touch.
+    pub fn advise<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        space: &mut AddressSpace,
+        pages: Pages,
+        advise: Advise,
+    ) -> Result<(), Refused> {
+        advise::advise(&self.store, at, machine, space, pages, advise)
+    }
+
+    /// `madvise(MADV_PAGEOUT)`: evicts now. Returns how many pages left or are leaving.
+    pub fn page_out<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        space: &AddressSpace,
+        pages: Pages,
+    ) -> u64 {
+        reclaim::page_out(&self.store, at, machine, space, pages)
+    }
+
+    /// `mlock`. The caller then touches the pages.
+    pub fn lock<M: Machine>(
+        &self,
+        machine: &M,
+        space: &mut AddressSpace,
+        pages: Pages,
+    ) -> Result<(), Refused> {
+        lock::lock(&self.store, machine, space, pages)
+    }
+
+    /// `munlock`.
+    pub fn unlock<M: Machine>(
+        &self,
+        machine: &M,
+        space: &mut AddressSpace,
+        pages: Pages,
+    ) -> Result<(), Refused> {
+        lock::unlock(&self.store, machine, space, pages)
+    }
+
+    /// `fork`.
+    pub fn fork<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        parent: &mut AddressSpace,
+    ) -> Result<AddressSpace, NoMemory> {
+        let mut parent = parent;
+        self.reclaiming(at, machine, || {
+            fork::fork(&self.store, at, machine, &mut parent, self.kernel)
+        })
+    }
+
+    /// Runs `attempt`, which needs frames, again as long as reclaim finds some.
+    fn reclaiming<M: Machine, T>(
+        &self,
+        at: At,
+        machine: &M,
+        mut attempt: impl FnMut() -> Result<T, NoMemory>,
+    ) -> Result<T, NoMemory> {
+        loop {
+            match attempt() {
+                Err(NoMemory) if self.make_room(at, machine) == Room::Made => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// A page fault: `access` at `address` was refused.
+    #[inline]
+    pub fn fault<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        space: &mut AddressSpace,
+        address: VirtAddr,
+        access: Access,
+        attempt: Attempt,
+    ) -> Outcome {
+        fault::fault(&self.store, at, machine, space, address, access, attempt)
+    }
+
+    /// The next request that a disk should perform.
+    pub fn next_request(&self) -> Option<Request> {
+        self.store.requests.lock().take()
+    }
+
+    /// A disk has performed a request. Returns it, so that who waits can be woken or, if it failed,
+    /// told so.
+    ///
+    /// # Panics
+    /// If it is not under way.
+    pub fn completed<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        id: RequestId,
+        outcome: IoOutcome,
+    ) -> Request {
+        complete::completed(&self.store, at, machine, id, outcome)
+    }
+
+    /// Whether [`background`](Self::background) reclaim should run.
+    #[inline]
+    pub fn wants_background(&self) -> bool {
+        reclaim::background::wanted(&self.store)
+    }
+
+    /// Evicts until the high watermark is reached.
+    pub fn background<M: Machine>(&self, at: At, machine: &M) -> Background {
+        reclaim::background(&self.store, at, machine)
+    }
+
+    /// Evicts some pages for who must have a frame now.
+    pub fn make_room<M: Machine>(&self, at: At, machine: &M) -> Room {
+        reclaim::make_room(&self.store, at, machine)
+    }
+
+    /// Makes a file of `bytes` bytes known.
+    pub fn add_file(
+        &self,
+        bytes: u64,
+        medium: Medium,
+        warmth: Warmth,
+    ) -> Result<FileRef, FileError> {
+        self.store.files.add(bytes, medium, warmth)
+    }
+
+    /// `read`: brings page `index` of `file` into the page cache and notes its use. A page beyond the
+    /// end is done at once: there is nothing to read.
+    pub fn read_page<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        file: FileRef,
+        index: u64,
+    ) -> FileOutcome {
+        self.with_room(at, machine, || {
+            page_cache::find(&self.store, at, machine, file, index, Asked::Read)
+        })
+    }
+
+    /// `write` to bytes `from..to` of page `index` of `file`, which grows to hold them.
+    ///
+    /// # Panics
+    /// If the bytes are not within one page.
+    pub fn write_page<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        file: FileRef,
+        index: u64,
+        from: u64,
+        to: u64,
+    ) -> FileOutcome {
+        assert!(from < to && to <= PAGE_BYTES, "{from}..{to} is not within a page");
+        let (end, old_bytes) = {
+            let object = self.store.files.get(file);
+            let mut object = object.lock();
+            let old = object.bytes;
+            let end = index * PAGE_BYTES + to;
+            object.bytes = object.bytes.max(end);
+            (end, old)
+        };
+        // What is not overwritten must be there: within the old length it is read first.
+        let start = index * PAGE_BYTES;
+        let whole = (from == 0 || start >= old_bytes) && (to == PAGE_BYTES || end >= old_bytes);
+        let outcome = self.with_room(at, machine, || {
+            if whole {
+                page_cache::find_to_overwrite(&self.store, at, machine, file, index)
+            } else {
+                page_cache::find(&self.store, at, machine, file, index, Asked::Read)
+            }
+        });
+        if outcome == FileOutcome::Done {
+            self.mark_dirty(machine, file, index);
+        }
+        outcome
+    }
+
+    fn mark_dirty<M: Machine>(&self, machine: &M, file: FileRef, index: u64) {
+        use crate::objects::index::Cached;
+        let object = self.store.files.get(file);
+        let object = object.lock();
+        if let Cached::Frame(frame) = object.index.get(machine, index) {
+            self.store.frames.table.lock(frame).set(Flags::DIRTY);
+        }
+    }
+
+    fn with_room<'a, M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        mut find: impl FnMut() -> Find<'a>,
+    ) -> FileOutcome {
+        loop {
+            match find() {
+                Find::Ready(mut locked) => {
+                    locked.set(Flags::REFERENCED);
+                    return FileOutcome::Done;
+                }
+                Find::Beyond => return FileOutcome::Done,
+                Find::Wait { request, .. } => return FileOutcome::Wait(request),
+                Find::Failed => return FileOutcome::Failed(Cause::Io),
+                Find::NoMemory => match self.make_room(at, machine) {
+                    Room::Made => {}
+                    Room::After(request) => return FileOutcome::Wait(request),
+                    Room::None => return FileOutcome::Failed(Cause::OutOfMemory),
+                },
+            }
+        }
+    }
+
+    /// `ftruncate`.
+    pub fn truncate<M: Machine>(&self, at: At, machine: &M, file: FileRef, bytes: u64) {
+        page_cache::truncate(&self.store, at, machine, file, bytes);
+    }
+
+    /// The last name and the last mapping of `file` are gone: nothing of it needs to be kept.
+    pub fn forget<M: Machine>(&self, at: At, machine: &M, file: FileRef) {
+        page_cache::forget(&self.store, at, machine, file);
+    }
+
+    /// `fsync`, `msync`, and periodic write-back: starts to write dirty pages of `file`.
+    pub fn write_back<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        file: FileRef,
+        pages: core::ops::Range<u64>,
+        pages_max: u64,
+    ) -> Written {
+        writeback::write_back(&self.store, at, machine, file, pages, pages_max)
+    }
+
+    /// Notes a reference for policies that need every one, as exact LRU; others ignore it.
+    ///
+    /// Only a world that sees all references can drive such a policy.
+    #[inline]
+    pub fn touch(&self, frame: Frame) {
+        if let Replacement::Observed(policy) = &mut *self.store.order.lock() {
+            policy.touch(frame);
+        }
+    }
+
+    /// Whether the policy needs [`touch`](Self::touch).
+    pub fn is_observed(&self) -> bool {
+        matches!(&*self.store.order.lock(), Replacement::Observed(_))
+    }
+
+    /// Counts what every frame is used for.
+    pub fn census(&self) -> Census {
+        let mut census = Census { free: self.store.frames.zone().free_frames() as u64, ..Census::default() };
+        for number in 0..self.store.frames.table.count() as u32 {
+            match self.store.frames.table.peek(Frame(number)).kind() {
+                Kind::Free => {}
+                Kind::Table => census.tables += 1,
+                Kind::Words => census.words += 1,
+                Kind::Anon => census.anon += 1,
+                Kind::File => census.file += 1,
+                Kind::Reserved => census.reserved += 1,
+            }
+        }
+        census
+    }
+}
+
+/// What frames are used for.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Census {
+    /// In their zone.
+    pub free: u64,
+    /// Page tables.
+    pub tables: u64,
+    /// Words of the core: page-cache nodes and reverse-map links.
+    pub words: u64,
+    /// Anonymous memory.
+    pub anon: u64,
+    /// Page cache and shared memory.
+    pub file: u64,
+    /// The zero frame.
+    pub reserved: u64,
+}
+
+impl Census {
+    /// Frames in use, free frames not counted.
+    pub const fn used(self) -> u64 {
+        self.tables + self.words + self.anon + self.file + self.reserved
+    }
+}
+
+/// The answer to reading or writing a page of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum FileOutcome {
+    /// The page is in the page cache.
+    Done,
+    /// Try again when this request has ended.
+    Wait(RequestId),
+    /// It cannot be had.
+    Failed(Cause),
+}

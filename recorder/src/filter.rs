@@ -1,0 +1,145 @@
+//! Which references are worth an event: the filter before the ring.
+//!
+//! Each thread keeps, for loads, stores and fetches apart, a direct-mapped table of the pages that it
+//! reported lately. A reference to a page in the table is counted and dropped; any other is reported
+//! and takes its place. The table is emptied
+//!
+//! 1. after K reported events, so that a page in constant use is reported again and again while others
+//!    come and go: a replay that saw the stack once, at the start of a scan, would evict it;
+//! 2. after B translation blocks, so that a program that lives in a few pages still proves that it uses
+//!    them: else every page of a compressor looks idle for a minute;
+//! 3. when the address space changes or forks, in *all* threads of the process: the same page is then
+//!    another page, and its next touch a fault.
+//!
+//! Between two reports of a page its thread reported fewer than K others, so every page that the
+//! filter hides is among the most recent few: **replays hold for memories of 4·K frames and more**. At
+//! 4·K the error of LRU's faults was 0.5 % (gcc, python; at most 2.3 % for sort with K = 256), at K it
+//! is 50 % and worse. One entry and K = 1 reports every change of page: that is the exact mode.
+//!
+//! Emptying is a number: an entry carries the generation in which it was made, so clearing every
+//! thread's tables at each `mmap` costs one addition a thread.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::shared::{ENTRIES, Slot};
+
+/// Bits of an entry that hold the generation; the page has the other 36.
+const GENERATION_BITS: u32 = 28;
+
+/// Pages at and above this one are no user memory (the old vsyscall page is such).
+pub(crate) const PAGE_END: u64 = 1 << 35;
+
+#[inline(always)]
+fn key(page: u64, generation: u64) -> u64 {
+    page << GENERATION_BITS | generation & ((1 << GENERATION_BITS) - 1)
+}
+
+#[inline(always)]
+fn index(page: u64, kind: usize, mask: u64) -> usize {
+    // Folding in higher bits parts arrays that lie a power of two apart.
+    ((page ^ page >> 10) & mask) as usize * ENTRIES + kind
+}
+
+/// Whether the filter of `slot` holds `page`.
+#[inline(always)]
+pub(crate) fn holds(slot: Slot<'_>, kind: usize, page: u64) -> bool {
+    let hot = &slot.control().hot.0;
+    let entry = slot.entry(index(page, kind, hot.mask.load(Relaxed)));
+    entry.load(Relaxed) == key(page, hot.generation.load(Relaxed))
+}
+
+/// Puts `page` into the filter of `slot` after an event for it, which may be the K-th.
+pub(crate) fn admit(slot: Slot<'_>, kind: usize, page: u64, events: u64) {
+    let control = slot.control();
+    let left = control.cold.0.events_left.load(Relaxed).wrapping_sub(1);
+    if left == 0 || left > events {
+        control.cold.0.events_left.store(events.max(1), Relaxed);
+        expire(slot);
+    } else {
+        control.cold.0.events_left.store(left, Relaxed);
+    }
+    insert(slot, kind, page);
+}
+
+/// Puts `page` into the filter of `slot` without counting an event.
+pub(crate) fn insert(slot: Slot<'_>, kind: usize, page: u64) {
+    let control = slot.control();
+    let generation = control.hot.0.generation.load(Relaxed);
+    let mask = control.hot.0.mask.load(Relaxed);
+    // The bits that an entry has no room for: when they change, old entries could look new.
+    let era = generation >> GENERATION_BITS;
+    if control.cold.0.era.load(Relaxed) != era {
+        for index in 0..(mask as usize + 1) * ENTRIES {
+            slot.entry(index).store(0, Relaxed);
+        }
+        control.cold.0.era.store(era, Relaxed);
+    }
+    slot.entry(index(page, kind, mask)).store(key(page, generation), Relaxed);
+}
+
+/// Empties the filter of `slot`. Any thread may do this to any slot.
+pub(crate) fn expire(slot: Slot<'_>) {
+    slot.control().hot.0.generation.fetch_add(1, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::Mapping;
+
+    /// A slot with a filter of `pages` pages that has just been claimed.
+    fn with_slot(pages: u64, check: impl FnOnce(Slot<'_>)) {
+        let mapping = Mapping::private(1, pages).expect("memory for one slot");
+        let slot = mapping.slot(0);
+        slot.control().hot.0.mask.store(pages - 1, Relaxed);
+        slot.control().hot.0.generation.store(1, Relaxed);
+        slot.control().cold.0.events_left.store(3, Relaxed);
+        check(slot);
+    }
+
+    #[test]
+    fn a_page_is_held_for_its_kind_until_the_kth_event() {
+        with_slot(16, |slot| {
+            assert!(!holds(slot, 0, 5));
+            admit(slot, 0, 5, 3);
+            assert!(holds(slot, 0, 5));
+            assert!(!holds(slot, 1, 5), "a store is not a load");
+            admit(slot, 0, 6, 3);
+            assert!(holds(slot, 0, 5) && holds(slot, 0, 6));
+            admit(slot, 0, 7, 3);
+            assert!(!holds(slot, 0, 5), "the third event empties the table");
+            assert!(holds(slot, 0, 7), "and stays in it");
+        });
+    }
+
+    #[test]
+    fn one_entry_and_one_event_drop_only_repetitions() {
+        with_slot(1, |slot| {
+            admit(slot, 0, 5, 1);
+            assert!(holds(slot, 0, 5));
+            admit(slot, 2, 9, 1);
+            assert!(!holds(slot, 0, 5), "a fetch came between");
+            assert!(holds(slot, 2, 9));
+        });
+    }
+
+    #[test]
+    fn a_change_of_the_address_space_empties_the_filter() {
+        with_slot(16, |slot| {
+            admit(slot, 1, 5, 100);
+            expire(slot);
+            assert!(!holds(slot, 1, 5));
+        });
+    }
+
+    #[test]
+    fn a_generation_that_wraps_revives_no_old_entry() {
+        with_slot(16, |slot| {
+            insert(slot, 0, 5);
+            let wrapped = 1 + (1 << GENERATION_BITS);
+            slot.control().hot.0.generation.store(wrapped, Relaxed);
+            insert(slot, 0, 6);
+            assert!(!holds(slot, 0, 5));
+        });
+    }
+}

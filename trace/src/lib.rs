@@ -1,0 +1,21 @@
+//! The traces that Vellum replays: what a program did to its memory, in a file.
+pub mod check;
+mod bytes;
+mod calls;
+mod coding;
+mod error;
+pub mod event;
+pub mod export;
+pub mod format;
+pub mod generate;
+pub mod import;
+mod page_set;
+mod reader;
+mod sink;
+mod tally;
+mod writer;
+pub use error::{Place, TraceError};
+pub use reader::{Block, BlockDecoder, Events, Reader};
+pub use sink::{Sink, Trace};
+pub use tally::Notes;
+pub use writer::Writer;
