@@ -1,7 +1,8 @@
 //! What an access costs the host, by where its translation is found.
 //!
-//! Each measurement is a lap of 4096 accesses in a shuffled order, so that neither the host's branch
-//! predictor nor its prefetchers know the next page; divide the times by 4096, or read `thrpt`.
+//! Each measurement is a lap of 4096 accesses in a shuffled order, so that neither the host's
+//! branch predictor nor its prefetchers know the next page; divide the times by 4096, or read
+//! `thrpt`.
 
 use std::hint::black_box;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,7 +64,8 @@ fn lap(sim: &Sim, pages: &[Page], access: Access) -> u32 {
 fn accesses(c: &mut Criterion) {
     let mut group = c.benchmark_group("access");
     group.throughput(Throughput::Elements(LAP));
-    // What a lap is expected to find: the first level, the second, one entry read, four entries read.
+    // What a lap is expected to find: the first level, the second, one entry read, four entries
+    // read.
     for (name, count, stride, entries_read) in [
         ("l1-hit", 48, 1, 0),
         ("l2-hit", 1024, 1, 0),

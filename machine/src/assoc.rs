@@ -1,39 +1,47 @@
 //! A set-associative array of tagged words: the stuff of which TLBs are made.
 //!
 //! ```text
-//!   number ──(low bits)──> set ──> quad: 4 tags │ 4 values     one host cache line
-//!                                  quad: 4 tags │ 4 values     … as many as the ways need
+//!   number ──(low bits)──> set: state │ scrubbed │ 8 signatures a word │ tag, value │ …
 //! ```
 //!
-//! A lookup compares all ways of one set and leaves without a loop that depends on what it found, so
-//! that the host predicts its branches. Victims are chosen by one bit of use a way: a lookup sets its
-//! way's bit, and when all are set the others are cleared; the victim is the first way without. That
-//! approximates LRU about as well as the trees of bits in hardware do, and for any number of ways.
+//! Comparing a tag with twelve ways one by one costs the host more than all the rest of a simulated
+//! access. So each way also has a *signature*, eight bits of its tag; one word holds eight of them
+//! and is compared at once, and only ways whose signature fits are compared in full.
 //!
-//! One processor looks up and inserts; any thread may remove.
+//! Victims are chosen by one bit of use a way: a lookup sets its way's bit, and when all are set
+//! the others are cleared; the victim is the first way without. That approximates LRU about as well
+//! as the trees of bits in hardware do, and for any number of ways.
+//!
+//! One processor looks up and inserts; any thread may remove. A removal that races with the
+//! processor may lose the entry just inserted, or the bits of use; it never brings one back,
+//! because an entry is only ever found by its full tag.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::profile::Geometry;
 
-/// Ways in a [`Quad`].
-const QUAD: usize = 4;
+/// Signatures in a word.
+const LANES: usize = 8;
+/// The lowest bit of every lane.
+const LANES_LOW: u64 = 0x0101_0101_0101_0101;
+/// The highest bit of every lane.
+const LANES_HIGH: u64 = LANES_LOW << 7;
 
-/// Four ways, as one cache line of the host.
-#[derive(Default)]
-#[repr(align(64))]
-struct Quad {
-    tags: [AtomicU64; QUAD], // 0 is no entry
-    values: [AtomicU64; QUAD],
-}
+/// Words of a set before its signatures: the state (a bit a way: held << 32 | used), and the epoch
+/// in which it was last rid of stale entries.
+const STATE: usize = 0;
+const SCRUBBED: usize = 1;
+const SIGNATURES: usize = 2;
 
 /// An array of sets, each of the same number of ways.
 pub(crate) struct Sets {
-    quads: Box<[Quad]>,
-    used: Box<[AtomicU32]>, // by set: one bit a way
-    quads_per_set: usize,
-    ways_all: u32, // one bit a way
+    words: Box<[AtomicU64]>,
+    set_shift: u32, // log2 of the words of a set
+    signature_words: usize,
+    ways: usize,
     set_mask: usize,
+    set_bits: u32,
+    lanes_last: u64, // the highest bits of the lanes in use of the last signature word
 }
 
 impl Sets {
@@ -41,102 +49,153 @@ impl Sets {
     pub(crate) fn new(geometry: Geometry) -> Sets {
         let ways = geometry.ways() as usize;
         let sets = geometry.sets() as usize;
-        let quads_per_set = ways.div_ceil(QUAD);
+        let signature_words = ways.div_ceil(LANES);
+        let set_words = (SIGNATURES + signature_words + 2 * ways).next_power_of_two();
+        let lanes_unused = (signature_words * LANES - ways) as u32;
         Sets {
-            quads: (0..sets * quads_per_set).map(|_| Quad::default()).collect(),
-            used: (0..sets).map(|_| AtomicU32::new(0)).collect(),
-            quads_per_set,
-            ways_all: u32::MAX >> (u32::BITS - geometry.ways()),
+            words: (0..sets * set_words).map(|_| AtomicU64::new(0)).collect(),
+            set_shift: set_words.trailing_zeros(),
+            signature_words,
+            ways,
             set_mask: sets - 1,
+            set_bits: sets.trailing_zeros(),
+            lanes_last: LANES_HIGH >> (8 * lanes_unused),
         }
     }
 
     #[inline(always)]
-    fn set(&self, number: u64) -> (usize, &[Quad]) {
-        let set = number as usize & self.set_mask;
-        let start = set * self.quads_per_set;
-        (set, &self.quads[start..start + self.quads_per_set])
+    fn set(&self, number: u64) -> &[AtomicU64] {
+        let start = (number as usize & self.set_mask) << self.set_shift;
+        &self.words[start..start + (1 << self.set_shift)]
     }
 
-    /// One bit for each way of `quads` that holds `tag`. Ways beyond the last one are always empty.
+    /// Eight bits that differ between neighbours in a set, and between the upper parts of tags.
     #[inline(always)]
-    fn matches(quads: &[Quad], tag: u64) -> u32 {
-        let mut found = 0;
-        for (q, quad) in quads.iter().enumerate() {
-            for (w, held) in quad.tags.iter().enumerate() {
-                found |= u32::from(held.load(Relaxed) == tag) << (q * QUAD + w);
+    fn signature(&self, tag: u64) -> u64 {
+        ((tag >> self.set_bits) ^ (tag >> 37)) & 0xff
+    }
+
+    /// Where the tag of `way` is in its set; the value follows.
+    #[inline(always)]
+    fn place(&self, way: usize) -> usize {
+        SIGNATURES + self.signature_words + 2 * way
+    }
+
+    /// The way of `set` that holds `tag`.
+    #[inline(always)]
+    fn find(&self, set: &[AtomicU64], tag: u64) -> Option<usize> {
+        let wanted = self.signature(tag) * LANES_LOW;
+        for word in 0..self.signature_words {
+            let differ = set[SIGNATURES + word].load(Relaxed) ^ wanted;
+            // The highest bit of each lane that is zero; also, at times, of one above such a lane.
+            let mut fits = differ.wrapping_sub(LANES_LOW) & !differ & LANES_HIGH;
+            if word + 1 == self.signature_words {
+                fits &= self.lanes_last;
+            }
+            while fits != 0 {
+                let way = word * LANES + fits.trailing_zeros() as usize / 8;
+                if set[self.place(way)].load(Relaxed) == tag {
+                    return Some(way);
+                }
+                fits &= fits - 1;
             }
         }
-        found
+        None
     }
 
     /// Notes a use of `way`.
     #[inline(always)]
-    fn touch(&self, set: usize, way: u32) {
-        let used = &self.used[set];
-        let before = used.load(Relaxed);
+    fn touch(&self, set: &[AtomicU64], way: usize) {
+        let before = set[STATE].load(Relaxed);
         let after = before | 1 << way;
         if after != before {
-            used.store(if after == self.ways_all { 1 << way } else { after }, Relaxed);
+            let all_used = after as u32 == u32::MAX >> (32 - self.ways);
+            let state = if all_used { after >> 32 << 32 | 1 << way } else { after };
+            set[STATE].store(state, Relaxed);
         }
     }
 
     /// The value held under `tag`, which must not be 0, in the set that `number` picks.
     #[inline(always)]
     pub(crate) fn get(&self, tag: u64, number: u64) -> Option<u64> {
-        let (set, quads) = self.set(number);
-        let found = Self::matches(quads, tag);
-        if found == 0 {
-            return None;
-        }
-        let way = found.trailing_zeros();
+        let set = self.set(number);
+        let way = self.find(set, tag)?;
         self.touch(set, way);
-        Some(quads[way as usize / QUAD].values[way as usize % QUAD].load(Relaxed))
+        Some(set[self.place(way) + 1].load(Relaxed))
     }
 
-    /// Holds `value` under `tag`, in place of the value held so far, of an entry whose tag is
-    /// `stale`, or of one not used for long.
-    pub(crate) fn insert(&self, tag: u64, number: u64, value: u64, stale: impl Fn(u64) -> bool) {
-        let (set, quads) = self.set(number);
-        let mut way = Self::matches(quads, tag).trailing_zeros();
-        if way == u32::BITS {
-            way = self.victim(set, quads, stale);
+    /// Holds `value` under `tag`, which must not be held yet: in an empty way, or in that of an
+    /// entry not used for long. (Held twice, it would survive its removal.)
+    ///
+    /// `epoch` is a number that changes whenever entries become stale, `stale` tells which tags
+    /// are; such entries are removed from the set before any other is replaced.
+    #[inline]
+    pub(crate) fn add(
+        &self,
+        tag: u64,
+        number: u64,
+        value: u64,
+        epoch: u64,
+        stale: impl Fn(u64) -> bool,
+    ) {
+        let set = self.set(number);
+        if set[SCRUBBED].load(Relaxed) != epoch {
+            self.scrub(set, stale);
+            set[SCRUBBED].store(epoch, Relaxed);
         }
-        let quad = &quads[way as usize / QUAD];
-        // The value first: a thread that removes compares tags.
-        quad.values[way as usize % QUAD].store(value, Relaxed);
-        quad.tags[way as usize % QUAD].store(tag, Relaxed);
+        let way = self.victim(set);
+        // The tag last: a thread that removes compares tags.
+        set[self.place(way) + 1].store(value, Relaxed);
+        let signatures = &set[SIGNATURES + way / LANES];
+        let shift = way % LANES * 8;
+        let others = signatures.load(Relaxed) & !(0xff << shift);
+        signatures.store(others | self.signature(tag) << shift, Relaxed);
+        set[self.place(way)].store(tag, Relaxed);
+        set[STATE].store(set[STATE].load(Relaxed) | 1 << (32 + way), Relaxed);
         self.touch(set, way);
     }
 
-    fn victim(&self, set: usize, quads: &[Quad], stale: impl Fn(u64) -> bool) -> u32 {
-        let tags = quads.iter().flat_map(|quad| &quad.tags).map(|tag| tag.load(Relaxed));
-        let ways = self.ways_all.count_ones() as usize;
-        match tags.take(ways).position(|tag| tag == 0 || stale(tag)) {
-            Some(way) => way as u32,
-            // Never all set, except where there is but one way.
-            None => self.used[set].load(Relaxed).trailing_ones() % ways as u32,
+    /// The first empty way, else the first one not used lately.
+    #[inline(always)]
+    fn victim(&self, set: &[AtomicU64]) -> usize {
+        let state = set[STATE].load(Relaxed);
+        let empty = (state >> 32).trailing_ones() as usize;
+        if empty < self.ways {
+            return empty;
         }
+        // Never all used, except where there is but one way.
+        (state as u32).trailing_ones() as usize % self.ways
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn scrub(&self, set: &[AtomicU64], stale: impl Fn(u64) -> bool) {
+        for way in 0..self.ways {
+            let tag = set[self.place(way)].load(Relaxed);
+            if tag != 0 && stale(tag) {
+                self.vacate(set, way);
+            }
+        }
+    }
+
+    fn vacate(&self, set: &[AtomicU64], way: usize) {
+        set[self.place(way)].store(0, Relaxed);
+        let bits = 1 << way | 1 << (32 + way);
+        set[STATE].store(set[STATE].load(Relaxed) & !bits, Relaxed);
     }
 
     /// Forgets `tag`.
+    #[inline]
     pub(crate) fn remove(&self, tag: u64, number: u64) {
-        let (_, quads) = self.set(number);
-        let found = Self::matches(quads, tag);
-        if found != 0 {
-            let way = found.trailing_zeros() as usize;
-            quads[way / QUAD].tags[way % QUAD].store(0, Relaxed);
+        let set = self.set(number);
+        if let Some(way) = self.find(set, tag) {
+            self.vacate(set, way);
         }
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        for tag in self.quads.iter().flat_map(|quad| &quad.tags) {
-            tag.store(0, Relaxed);
-        }
-        for used in &self.used {
-            used.store(0, Relaxed);
-        }
+        self.words.iter().for_each(|word| word.store(0, Relaxed));
     }
 }
 
@@ -155,9 +214,9 @@ mod tests {
     #[test]
     fn only_its_own_set_can_push_an_entry_out() {
         let sets = sets(8, 2);
-        sets.insert(100, 0, 1, fresh);
+        sets.add(100, 0, 1, 0, fresh);
         for number in (1..100).filter(|n| n % 4 != 0) {
-            sets.insert(100 + number, number, 2, fresh);
+            sets.add(100 + number, number, 2, 0, fresh);
         }
         assert_eq!(sets.get(100, 0), Some(1));
     }
@@ -167,9 +226,9 @@ mod tests {
         for ways in 2..=32 {
             let sets = sets(ways, ways);
             for tag in 1..=100 {
-                sets.insert(tag, 0, tag, fresh);
-                sets.insert(tag + 1, 0, tag + 1, fresh);
-                assert_eq!(sets.get(tag, 0), Some(tag), "{ways} ways");
+                sets.add(2 * tag, 0, tag, 0, fresh);
+                sets.add(2 * tag + 1, 0, tag, 0, fresh);
+                assert_eq!(sets.get(2 * tag, 0), Some(tag), "{ways} ways");
             }
         }
     }
@@ -177,11 +236,11 @@ mod tests {
     #[test]
     fn empty_and_stale_ways_go_before_live_ones() {
         let sets = sets(4, 4);
-        (1..=4).for_each(|tag| sets.insert(tag, 0, tag, fresh));
-        sets.insert(5, 0, 5, |tag| tag == 2);
+        (1..=4).for_each(|tag| sets.add(tag, 0, tag, 0, fresh));
+        sets.add(5, 0, 5, 1, |tag| tag == 2);
         assert_eq!(sets.get(2, 0), None);
         sets.remove(3, 0);
-        sets.insert(6, 0, 6, fresh);
+        sets.add(6, 0, 6, 1, fresh);
         assert!([1, 4, 5, 6].iter().all(|&tag| sets.get(tag, 0) == Some(tag)));
     }
 
@@ -193,17 +252,28 @@ mod tests {
         for tag in (1..=5).cycle().take(500) {
             if sets.get(tag, 0).is_none() {
                 misses += 1;
-                sets.insert(tag, 0, tag, fresh);
+                sets.add(tag, 0, tag, 0, fresh);
             }
         }
         assert!((100..=500).contains(&misses), "{misses}");
     }
 
     #[test]
+    fn tags_of_the_same_signature_are_told_apart() {
+        let sets = sets(32, 32);
+        let tags = (0..32_u64).map(|i| 1 + (i << 8));
+        tags.clone().for_each(|tag| sets.add(tag, 0, tag, 0, fresh));
+        assert!(tags.clone().all(|tag| sets.get(tag, 0) == Some(tag)));
+        assert!(tags.clone().all(|tag| sets.get(tag + (32 << 8), 0).is_none()));
+        sets.remove(1, 0);
+        assert_eq!(tags.filter(|&tag| sets.get(tag, 0).is_some()).count(), 31);
+    }
+
+    #[test]
     fn one_way_holds_the_last_entry() {
         let sets = sets(4, 1);
-        sets.insert(1, 0, 1, fresh);
-        sets.insert(2, 0, 2, fresh);
+        sets.add(1, 0, 1, 0, fresh);
+        sets.add(2, 0, 2, 0, fresh);
         assert_eq!((sets.get(1, 0), sets.get(2, 0)), (None, Some(2)));
     }
 }

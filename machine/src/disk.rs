@@ -5,16 +5,16 @@
 //!              (queue_depth at once)    in parallel     one after another, at the bandwidth
 //! ```
 //!
-//! So a disk delivers the lesser of its bandwidth and of what the queue allows: `queue_depth` requests
-//! in each latency (Little's law, J. D. C. Little, "A Proof for the Queuing Formula L = λW", Operations
-//! Research 9, 1961). Requests of one direction complete in the order they were submitted. The kinds
-//! differ in kind, not only in numbers: zram never waits but costs processor time; flash knows no
-//! distance and, on PCI Express, reads while it writes; a rotating disk serves one request at a time
-//! and moves its head.
+//! So a disk delivers the lesser of its bandwidth and of what the queue allows: `queue_depth`
+//! requests in each latency (Little's law, J. D. C. Little, "A Proof for the Queuing Formula L =
+//! λW", Operations Research 9, 1961). Requests of one direction complete in the order they were
+//! submitted. The kinds differ in kind, not only in numbers: zram never waits but costs processor
+//! time; flash knows no distance and, on PCI Express, reads while it writes; a rotating disk serves
+//! one request at a time and moves its head.
 //!
-//! A disk is a calculation, not a process: it answers at once when a request *will* be done, and the
-//! world puts that into its event queue. Hence requests are served in the order of submission; nothing
-//! overtakes, so the elevator of a rotating disk is not modelled.
+//! A disk is a calculation, not a process: it answers at once when a request *will* be done, and
+//! the world puts that into its event queue. Hence requests are served in the order of submission;
+//! nothing overtakes, so the elevator of a rotating disk is not modelled.
 //!
 //! Knows nothing of: files, slots, who waits.
 
@@ -101,7 +101,8 @@ pub struct DiskCounts {
     pub written_bytes: u64,
     /// Time during which at least one request was being served.
     pub busy_ns: u64,
-    /// Time that requests waited for a place in the queue or for the transfers before theirs, in sum.
+    /// Time that requests waited for a place in the queue or for the transfers before theirs, in
+    /// sum.
     pub wait_ns: u64,
     /// Processor time spent, in sum.
     pub cpu_ns: u64,

@@ -4,9 +4,9 @@
 //!   memory manager ──> Logged ──> Faulty ──> Counted ──> Sim        in any order, any number
 //! ```
 //!
-//! The memory manager takes its machine as a value, so whatever implements the same traits can stand
-//! between. That is how a test makes the N-th allocation fail without the allocator knowing, and how a
-//! scenario gets its log.
+//! The memory manager takes its machine as a value, so whatever implements the same traits can
+//! stand between. That is how a test makes the N-th allocation fail without the allocator knowing,
+//! and how a scenario gets its log.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,8 @@ use vellum_mm::addr::{Frame, Pages};
 use vellum_mm::event::Event;
 use vellum_mm::machine::{Machine, Memory, Operation, SpaceId, Table, Tlb};
 
-/// The access to the machine inside and, if asked for, the methods of `Memory` and `Tlb` as they are.
+/// The access to the machine inside and, if asked for, the methods of `Memory` and `Tlb` as they
+/// are.
 macro_rules! forward {
     ($name:ident) => {
         impl<M> $name<M> {
@@ -66,9 +67,9 @@ macro_rules! forward {
 
 /// Refuses one operation, or all from one on.
 ///
-/// A test runs its work with operation 0 refused, then with operation 1, and so on until a run gets by
-/// without meeting the refusal; after each run, an error must have come back and nothing may be lost.
-/// (The way `SQLite` tests that it survives being out of memory.)
+/// A test runs its work with operation 0 refused, then with operation 1, and so on until a run gets
+/// by without meeting the refusal; after each run, an error must have come back and nothing may be
+/// lost. (The way `SQLite` tests that it survives being out of memory.)
 #[derive(Debug)]
 pub struct Faulty<M> {
     machine: M,

@@ -10,18 +10,18 @@
 //! for rights, 4.8 for accessed and dirty), and on purpose not from the memory manager's own table
 //! code: where the two differ, one of them has a bug.
 //!
-//! Rights are judged over all levels together, and only a permitted access leaves marks: the accessed
-//! bit in every entry used, the dirty bit in the last one on a write. Real processors may set accessed
-//! bits in upper levels on the way to a fault; no software can rely on that.
+//! Rights are judged over all levels together, and only a permitted access leaves marks: the
+//! accessed bit in every entry used, the dirty bit in the last one on a write. Real processors may
+//! set accessed bits in upper levels on the way to a fault; no software can rely on that.
 //!
-//! Invariant: a bit is set only in the very entry that was read. Otherwise a walk that races with an
-//! eviction would mark an entry that already names a swap slot.
+//! Invariant: a bit is set only in the very entry that was read. Otherwise a walk that races with
+//! an eviction would mark an entry that already names a swap slot.
 //!
 //! Knows nothing of: TLBs, protection keys, supervisor mode, the global bit.
 
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use vellum_mm::addr::{Frame, Page};
+use vellum_mm::addr::{Frame, Page, TABLE_ENTRIES};
 use vellum_mm::machine::{Access, Memory};
 
 use crate::ram::Ram;
@@ -40,8 +40,8 @@ pub const DIRTY: u64 = 1 << 6;
 pub const HUGE: u64 = 1 << 7;
 /// Instructions may not be fetched.
 pub const NO_EXECUTE: u64 = 1 << 63;
-/// The bits that hold the frame number: the simulated processor has 44 physical address bits, as many
-/// as a [`Frame`] can number.
+/// The bits that hold the frame number: the simulated processor has 44 physical address bits, as
+/// many as a [`Frame`] can number.
 pub const FRAME_BITS: u64 = ((1 << 44) - 1) & !0xfff;
 /// Address bits that this processor does not have; set, they fault.
 const RESERVED_BITS: u64 = ((1 << 52) - 1) & !((1 << 44) - 1);
@@ -120,7 +120,8 @@ pub const fn is_canonical(page: Page) -> bool {
 #[inline]
 pub fn walk(ram: &Ram, start: Start, page: Page, access: Access) -> Result<Leaf, Refused> {
     loop {
-        // Each failed attempt means that somebody else changed an entry, so somebody makes progress.
+        // Each failed attempt means that somebody else changed an entry, so somebody makes
+        // progress.
         if let Some(outcome) = attempt(ram, start, page, access) {
             return outcome;
         }
@@ -132,48 +133,47 @@ pub fn walk(ram: &Ram, start: Start, page: Page, access: Access) -> Result<Leaf,
 fn attempt(ram: &Ram, start: Start, page: Page, access: Access) -> Option<Result<Leaf, Refused>> {
     let mut at = start;
     let mut user = true;
-    let mut path: [Option<(&AtomicU64, u64)>; 4] = [None; 4];
+    let mut path = [(Frame(0), 0); 4]; // the tables passed, and the entries found in them
     let mut entries_read = 0;
     loop {
+        let value = ram.table(at.table)[index(page, at.level)].load(Acquire);
+        path[entries_read as usize & 3] = (at.table, value);
         entries_read += 1;
         let refuse = |cause| Some(Err(Refused { cause, entries_read }));
-        let index = (page.0 >> (9 * (at.level - 1))) & 511;
-        let entry = &ram.table(at.table)[index as usize];
-        let value = entry.load(Acquire);
         if value & PRESENT == 0 {
             return refuse(Cause::Absent);
         }
-        let is_last = at.level == 1 || value & HUGE != 0;
-        // A huge frame is aligned; bit 12 of its entry is the PAT bit, not part of the address.
-        let pages = 1_u64 << (9 * (at.level - 1));
-        let misplaced =
-            is_last && at.level > 1 && value & FRAME_BITS & ((pages << 12) - 1) > 1 << 12;
-        if value & RESERVED_BITS != 0 || (at.level == 4 && is_last) || misplaced {
+        if is_corrupt(value, at.level) {
             return refuse(Cause::Reserved);
         }
         user &= value & USER != 0;
         let writable = at.writable && value & WRITABLE != 0;
         let executable = at.executable && value & NO_EXECUTE == 0;
-        path[entries_read as usize - 1] = Some((entry, value));
-        let frame = Frame(((value & FRAME_BITS) >> 12) as u32);
-        if !is_last {
-            at = Start { table: frame, level: at.level - 1, writable, executable };
+        let frame = ((value & FRAME_BITS) >> 12) as u32;
+        if at.level > 1 && value & HUGE == 0 {
+            at = Start { table: Frame(frame), level: at.level - 1, writable, executable };
             continue;
         }
-        let permitted = match access {
-            Access::Read => user,
-            Access::Write => user && writable,
-            Access::Execute => user && executable,
-        };
-        if !permitted {
+        let is_permitted = user
+            && match access {
+                Access::Read => true,
+                Access::Write => writable,
+                Access::Execute => executable,
+            };
+        if !is_permitted {
             return refuse(Cause::Forbidden);
         }
-        if !mark(&path[..entries_read as usize], access) {
+        let is_marked = path[..entries_read as usize].iter().all(|(_, v)| v & ACCESSED != 0);
+        let wants_dirty = access == Access::Write && value & DIRTY == 0;
+        if (!is_marked || wants_dirty)
+            && !mark(ram, start.level, &path[..entries_read as usize], page, access)
+        {
             return None;
         }
-        let base = if at.level == 1 { frame.0 } else { frame.0 & !1 };
+        let offset = page.0 as u32 & (pages(at.level) - 1);
         return Some(Ok(Leaf {
-            frame: Frame(base + (page.0 & (pages - 1)) as u32),
+            // Bit 12 of a huge entry is its PAT bit, not part of the address.
+            frame: Frame(if at.level == 1 { frame } else { (frame & !1) + offset }),
             level: at.level,
             writable,
             executable,
@@ -184,13 +184,38 @@ fn attempt(ram: &Ram, start: Start, page: Page, access: Access) -> Option<Result
     }
 }
 
-/// Sets the accessed bit in every entry of a path and, for a write, the dirty bit in its last.
-#[inline]
-fn mark(path: &[Option<(&AtomicU64, u64)>], access: Access) -> bool {
+/// Where the entry for `page` is in a table of `level`.
+#[inline(always)]
+fn index(page: Page, level: u32) -> usize {
+    (page.0 >> (9 * (level - 1))) as usize & (TABLE_ENTRIES - 1)
+}
+
+/// Pages that an entry of `level` spans.
+#[inline(always)]
+fn pages(level: u32) -> u32 {
+    1 << (9 * (level - 1))
+}
+
+/// Whether a present entry has bits set that must not be: address bits that the processor lacks,
+/// the PS bit where nothing is that large, or a huge frame that is not aligned.
+#[inline(always)]
+fn is_corrupt(value: u64, level: u32) -> bool {
+    let is_huge = level > 1 && value & HUGE != 0;
+    let is_misplaced = is_huge
+        && (level == 4 || (value & FRAME_BITS) >> 13 & (u64::from(pages(level)) - 1) >> 1 != 0);
+    value & RESERVED_BITS != 0 || is_misplaced
+}
+
+/// Sets the accessed bit in every entry of a path that starts at `level` and, for a write, the
+/// dirty bit in its last; `false` if one of them is no longer what it was.
+#[cold]
+#[inline(never)]
+fn mark(ram: &Ram, level: u32, path: &[(Frame, u64)], page: Page, access: Access) -> bool {
     let last = path.len() - 1;
-    path.iter().flatten().enumerate().all(|(i, &(entry, value))| {
+    path.iter().zip((1..=level).rev()).enumerate().all(|(i, (&(table, value), level))| {
         let dirty = if i == last && access == Access::Write { DIRTY } else { 0 };
         let marked = value | ACCESSED | dirty;
+        let entry = &ram.table(table)[index(page, level)];
         marked == value || entry.compare_exchange(value, marked, Relaxed, Relaxed).is_ok()
     })
 }

@@ -1,8 +1,8 @@
 //! Machine profiles: how large the TLBs are and how long everything takes.
 //!
-//! A profile is a TOML file; three are built in, and any other can be given by path. Every number in
-//! the files of `machines/` says where it comes from: measured, a public document, or assumed. All
-//! times are whole numbers, in picoseconds (`_ps`) where a nanosecond is too coarse, else in
+//! A profile is a TOML file; three are built in, and any other can be given by path. Every number
+//! in the files of `machines/` says where it comes from: measured, a public document, or assumed.
+//! All times are whole numbers, in picoseconds (`_ps`) where a nanosecond is too coarse, else in
 //! nanoseconds (`_ns`), so that a simulation adds the same numbers on every host.
 //!
 //! A key that is missing, unknown or out of range is refused with its line: a misspelt latency that
@@ -26,11 +26,11 @@ const BUILT_IN: [(&str, &str); 3] = [
 
 /// Why a profile is refused.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("line {line}: {}{message}", if field.is_empty() { String::new() } else { format!("`{field}`: ") })]
+#[error("line {line}: `{field}`: {message}")]
 pub struct ProfileError {
     /// The line, from 1.
     pub line: usize,
-    /// The key on that line, or the name of the table that starts there; empty if there is neither.
+    /// The key on that line, the name of the table that starts there, or "the profile".
     pub field: String,
     /// What is wrong with it.
     pub message: String,
@@ -334,6 +334,7 @@ impl Profile {
             let before = text.bytes().take(offset).filter(|&b| b == b'\n').count();
             let source = text.lines().nth(before).unwrap_or("").trim();
             let field = match source.split_once('=') {
+                _ if source.is_empty() || source.starts_with('#') => "the profile",
                 Some((key, _)) => key.trim(),
                 None => source.trim_matches(['[', ']']),
             };
@@ -461,6 +462,7 @@ mod tests {
     fn text_that_is_no_toml_is_refused_with_its_line() {
         let error = Profile::parse("name = \"x\"\n= 5\n").expect_err("not TOML");
         assert_eq!(error.line, 2, "{error}");
-        assert_eq!(Profile::parse("").expect_err("empty").line, 1);
+        let error = Profile::parse("# nothing = 1\n").expect_err("empty");
+        assert_eq!((error.line, error.field.as_str()), (1, "the profile"), "{error}");
     }
 }

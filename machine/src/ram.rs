@@ -1,9 +1,10 @@
 //! RAM of any size, of which the host holds only the page tables.
 //!
 //! A simulated terabyte must not need a real one. What a program keeps in its frames never decides
-//! anything, so it is not kept at all; but the memory manager stores its page tables, page-cache nodes
-//! and reverse-map links in frames, and processors read them there. Those frames, the ones lent by
-//! [`Memory::table`], are real memory: a *slot* each in an arena that grows by doubling chunks.
+//! anything, so it is not kept at all; but the memory manager stores its page tables, page-cache
+//! nodes and reverse-map links in frames, and processors read them there. Those frames, the ones
+//! lent by [`Memory::table`], are real memory: a *slot* each in an arena that grows by doubling
+//! chunks.
 //!
 //! ```text
 //!   frame ──> index (4 bytes a frame,      ──> chunk 0 │ 64 slots of 4 KiB
@@ -12,13 +13,15 @@
 //! ```
 //!
 //! A frame gives its slot back when it becomes data: by [`Memory::zero`], as the target of
-//! [`Memory::copy`], by [`Ram::fill`] (a disk wrote it) or by [`Ram::retire`]. Nothing is lost by that
-//! in `zero`: a frame that is a table again afterwards gets a slot of zeros. So the arena holds the
-//! live tables, and the freed ones that have not become data since. An allocator that hands out
-//! recently freed frames first keeps the latter few; a world that retires the frames it sees freed
-//! has none of them, and the arena then never exceeds the largest number of tables live at once.
+//! [`Memory::copy`], by [`Ram::fill`] (a disk wrote it) or by [`Ram::retire`]. Nothing is lost by
+//! that in `zero`: a frame that is a table again afterwards gets a slot of zeros. So the arena
+//! holds the live tables, and the freed ones that have not become data since. An allocator that
+//! hands out recently freed frames first keeps the latter few; a world that retires the frames it
+//! sees freed has none of them, and the arena then never exceeds the largest number of tables live
+//! at once.
 //!
-//! Invariant: a slot belongs to at most one frame. Otherwise two page tables would share their words.
+//! Invariant: a slot belongs to at most one frame. Otherwise two page tables would share their
+//! words.
 //!
 //! Knows nothing of: what the words mean, which frames are allocated.
 
@@ -79,8 +82,8 @@ impl Ram {
 
     /// RAM that also keeps a stamp of 64 bits for each frame in place of its 4096 bytes.
     ///
-    /// Tests give every page a stamp of its own and find it again after copy-on-write, swap and file
-    /// I/O, or have found a bug.
+    /// Tests give every page a stamp of its own and find it again after copy-on-write, swap and
+    /// file I/O, or have found a bug.
     pub fn with_contents(frames: u32) -> Result<Ram, RamError> {
         let mut ram = Ram::new(frames)?;
         let stamps = bytemuck::try_zeroed_slice_box(frames as usize);

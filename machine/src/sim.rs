@@ -1,13 +1,14 @@
 //! A simulated machine: RAM and processors with TLBs.
 //!
 //! [`Sim::access`] is what a processor does with an address before it can use the memory behind it.
-//! It is the innermost loop of every experiment, so a hit takes no lock, allocates nothing and knows
-//! no policy; its cost in virtual time is a matter of the [`Profile`](crate::profile::Profile).
+//! It is the innermost loop of every experiment, so a hit takes no lock, allocates nothing and
+//! knows no policy; its cost in virtual time is a matter of the [`Profile`].
 //!
 //! ```text
-//!   access(cpu, space, root, page, Write) ──> Hit { frame, level }              in a TLB
-//!                                         ──> Walked { frame, entries_read }    tables read, A/D set
-//!                                         ──> Fault                             for the memory manager
+//!   access(cpu, space, root, page, Write)
+//!     ──> Hit { frame, level }              in a TLB
+//!     ──> Walked { frame, entries_read }    the tables were read, accessed and dirty bits set
+//!     ──> Fault                             for the memory manager
 //! ```
 //!
 //! Knows nothing of: time, what an instruction is, who runs on which processor.
@@ -15,10 +16,12 @@
 use vellum_mm::addr::{Frame, Page, Pages};
 use vellum_mm::machine::{Access, Machine, Memory, SpaceId, Table, Tlb};
 
+use crate::cached::{Answer, permits};
+pub use crate::counts::Counts;
 use crate::mmu::{is_canonical, walk};
 use crate::profile::Profile;
 use crate::ram::{Ram, RamError};
-use crate::tlb::{Answer, CpuTlb};
+use crate::tlb::CpuTlb;
 
 /// Which TLB held a translation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,29 +64,6 @@ impl Translation {
     }
 }
 
-/// What the TLBs have done: of one processor, or in sum.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Counts {
-    /// Accesses.
-    pub lookups: u64,
-    /// Accesses that no first-level TLB could translate.
-    pub l1_misses: u64,
-    /// Walks, which is misses of the second level and dirty assists.
-    pub walks: u64,
-    /// Entries that walks read, those of walks that ended in a fault included.
-    pub entries_read: u64,
-    /// Walks made only because a write found a cached entry not known to be dirty.
-    pub assists: u64,
-    /// Accesses that ended in a fault.
-    pub faults: u64,
-    /// Switches to another address space.
-    pub switches: u64,
-    /// Pages invalidated one by one.
-    pub pages_invalidated: u64,
-    /// Address spaces flushed as a whole.
-    pub flushes: u64,
-}
-
 /// A simulated machine.
 ///
 /// `Sync`: its processors may be driven from several threads, each by one at a time; see
@@ -91,6 +71,16 @@ pub struct Counts {
 pub struct Sim {
     ram: Ram,
     cpus: Box<[CpuTlb]>,
+}
+
+/// An access on its way beyond the first level.
+struct Query {
+    space: SpaceId,
+    root: Frame,
+    page: Page,
+    access: Access,
+    tag: u64,
+    held: Option<u64>,
 }
 
 impl Sim {
@@ -114,8 +104,8 @@ impl Sim {
         self.cpus.len() as u32
     }
 
-    /// Translates a user-mode `access` of processor `cpu` to `page` of `space`, whose tables start at
-    /// `root`.
+    /// Translates a user-mode `access` of processor `cpu` to `page` of `space`, whose tables start
+    /// at `root`.
     ///
     /// Switches the processor to `space` if it was in another. A cached translation whose rights do
     /// not permit the access faults without a walk, as on real processors: the memory manager must
@@ -134,58 +124,57 @@ impl Sim {
     ) -> Translation {
         let tlb = &self.cpus[cpu as usize];
         if !is_canonical(page) {
-            return self.not_canonical(tlb);
+            return not_canonical(tlb);
         }
-        match tlb.quick(space, page, access) {
-            (_, Some(frame)) => Translation::Hit { frame, level: Level::L1 },
-            (tag, None) => self.look_further(tlb, space, root, tag, page, access),
+        let (tag, held) = tlb.quick(space, page, access);
+        match held {
+            Some(value) if permits(value, access) => {
+                Translation::Hit { frame: Frame(value as u32), level: Level::L1 }
+            }
+            _ => self.look_further(tlb, &Query { space, root, page, access, tag, held }),
         }
-    }
-
-    /// A general-protection exception on real processors; here a fault like any other.
-    #[cold]
-    #[allow(clippy::unused_self)] // keeps the hot path's registers as they are
-    fn not_canonical(&self, tlb: &CpuTlb) -> Translation {
-        tlb.counts.lookups.add(1);
-        tlb.counts.faults.add(1);
-        Translation::Fault
     }
 
     #[inline(never)]
     fn look_further(
         &self,
         tlb: &CpuTlb,
-        space: SpaceId,
-        root: Frame,
-        tag: u64,
-        page: Page,
-        access: Access,
+        &Query { space, root, page, access, tag, held }: &Query,
     ) -> Translation {
-        match tlb.ask(tag, page, access) {
-            Answer::Frame(frame, is_first) => {
-                let level = if is_first { Level::L1 } else { Level::L2 };
-                return Translation::Hit { frame, level };
-            }
-            Answer::Forbidden => {
-                // The fault drops the entry, so that the retry sees the tables as they are then.
-                tlb.counts.faults.add(1);
-                tlb.forget_faulting(space, tag, page);
-                return Translation::Fault;
-            }
-            Answer::Clean => tlb.counts.assists.add(1),
-            Answer::Miss => {}
+        let answer = tlb.ask(tag, held, page, access);
+        if let Answer::Frame(frame, is_first) = answer {
+            let level = if is_first { Level::L1 } else { Level::L2 };
+            return Translation::Hit { frame, level };
+        }
+        if answer == Answer::Forbidden {
+            tlb.forget(tag, page);
+            tlb.forget_structure(space, page);
+            tlb.counts.faults.add(1);
+            return Translation::Fault;
         }
         tlb.counts.walks.add(1);
-        match walk(&self.ram, tlb.start(space, root, page), page, access) {
+        let start = tlb.start(space, root, page);
+        match walk(&self.ram, start, page, access) {
             Ok(leaf) => {
                 tlb.counts.entries_read.add(u64::from(leaf.entries_read));
-                tlb.insert(space, tag, page, access, &leaf);
+                if answer == Answer::Miss {
+                    tlb.insert(space, tag, page, access, &leaf);
+                } else {
+                    tlb.counts.assists.add(1);
+                    tlb.replace(space, tag, page, access, &leaf);
+                }
                 Translation::Walked { frame: leaf.frame, entries_read: leaf.entries_read }
             }
             Err(refused) => {
                 tlb.counts.entries_read.add(u64::from(refused.entries_read));
                 tlb.counts.faults.add(1);
-                tlb.forget_faulting(space, tag, page);
+                // What led here is dropped, so that the retry sees the tables as they are then.
+                if answer == Answer::Clean {
+                    tlb.forget(tag, page);
+                }
+                if start.level == 1 {
+                    tlb.forget_structure(space, page);
+                }
                 Translation::Fault
             }
         }
@@ -204,34 +193,23 @@ impl Sim {
     /// # Panics
     /// If there is no such processor.
     pub fn counts(&self, cpu: u32) -> Counts {
-        let counts = &self.cpus[cpu as usize].counts;
-        Counts {
-            lookups: counts.lookups.get(),
-            l1_misses: counts.l1_misses.get(),
-            walks: counts.walks.get(),
-            entries_read: counts.entries_read.get(),
-            assists: counts.assists.get(),
-            faults: counts.faults.get(),
-            switches: counts.switches.get(),
-            pages_invalidated: counts.pages_invalidated.get(),
-            flushes: counts.flushes.get(),
-        }
+        self.cpus[cpu as usize].counts.get()
     }
 
     /// What all processors have done.
     pub fn counts_total(&self) -> Counts {
-        (0..self.cpus()).map(|cpu| self.counts(cpu)).fold(Counts::default(), |a, b| Counts {
-            lookups: a.lookups + b.lookups,
-            l1_misses: a.l1_misses + b.l1_misses,
-            walks: a.walks + b.walks,
-            entries_read: a.entries_read + b.entries_read,
-            assists: a.assists + b.assists,
-            faults: a.faults + b.faults,
-            switches: a.switches + b.switches,
-            pages_invalidated: a.pages_invalidated + b.pages_invalidated,
-            flushes: a.flushes + b.flushes,
-        })
+        let mut total = Counts::default();
+        self.cpus.iter().for_each(|tlb| total.add(tlb.counts.get()));
+        total
     }
+}
+
+/// A general-protection exception on real processors; here a fault like any other.
+#[cold]
+fn not_canonical(tlb: &CpuTlb) -> Translation {
+    tlb.counts.lookups.add(1);
+    tlb.counts.faults.add(1);
+    Translation::Fault
 }
 
 impl Memory for Sim {

@@ -3,24 +3,24 @@
 //! ```text
 //!                 4 KiB          2 MiB
 //!   data L1       64 x 4-way     32 x 4-way  ┐
-//!                                            ├──> L2, both sizes: 1536 x 12-way ──> paging structures
+//!                                            ├──> L2, both sizes: 1536 x 12-way ──> structures
 //!   code L1      128 x 8-way      8 x 8-way  ┘                    (sizes are the profile's)
 //! ```
 //!
 //! Entries carry a *context*: a number that stands for one address space since its last flush. The
-//! processor remembers the contexts of a few spaces (x86: PCIDs, of which Linux uses six), so that a
-//! switch back finds its entries still there; the space that is pushed out gets a new context next
-//! time. Flushing a space is therefore one store, whatever the TLB holds: its entries keep a context
-//! that nobody has any more, and are the first to be replaced.
+//! processor remembers the contexts of a few spaces (x86: PCIDs, of which Linux uses six), so that
+//! a switch back finds its entries still there; the space that is pushed out gets a new context
+//! next time. Flushing a space is therefore one store, whatever the TLB holds: its entries keep a
+//! context that nobody has any more, and are the first to be replaced.
 //!
-//! What is cached follows chapter 4.10 of Intel's manual, volume 3A: a translation together with the
-//! rights of all its levels, and the dirty bit if it is known to be set; and, beside the TLB, the
-//! entries of level 2 that name a table (the *paging-structure cache*), so that most walks read one
-//! entry. Invalidating a page drops all cached paging structures of its space, as `invlpg` does. A
-//! page fault drops what was cached for its page, so that the retried access walks.
+//! What is cached follows chapter 4.10 of Intel's manual, volume 3A: a translation together with
+//! the rights of all its levels, and the dirty bit if it is known to be set; and, beside the TLB,
+//! the entries of level 2 that name a table (the *paging-structure cache*), so that most walks read
+//! one entry. Invalidating a page drops all cached paging structures of its space, as `invlpg`
+//! does. A page fault drops what was cached for its page, so that the retried access walks.
 //!
-//! Like Linux, a range above the profile's ceiling flushes the whole space, and so does any range of a
-//! space that is not the current one: it is flushed when it is switched to, not before.
+//! Like Linux, a range above the profile's ceiling flushes the whole space, and so does any range
+//! of a space that is not the current one: it is flushed when it is switched to, not before.
 //!
 //! Only one thread at a time drives a processor. Others may invalidate, but an invalidation that
 //! runs *during* an access may be overtaken by what that access caches; a world with threads holds
@@ -32,10 +32,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use vellum_mm::addr::{Frame, Page, Pages};
-use vellum_mm::event::Count;
 use vellum_mm::machine::{Access, SpaceId};
 
 use crate::assoc::Sets;
+use crate::cached::{Answer, DIRTY, EXECUTABLE, WRITABLE, judge, rights};
+use crate::counts::Counters;
 use crate::mmu::{Leaf, Start};
 use crate::profile::TlbProfile;
 
@@ -50,37 +51,9 @@ const CONTEXT_MASK: u64 = !((1 << SLOT_SHIFT) - 1);
 /// Address spaces that a tag can tell apart.
 pub(crate) const SLOTS_MAX: u32 = 16;
 
-// A value, from bit 0: frame 32, then the rights.
-const WRITABLE: u64 = 1 << 32;
-const EXECUTABLE: u64 = 1 << 33;
-const DIRTY: u64 = 1 << 34;
-
 const NO_SPACE: u64 = u64::MAX;
 /// Pages of a 2 MiB entry, log2.
 const LARGE_SHIFT: u32 = 9;
-
-/// What an entry must carry so that `access` can use it without a walk.
-#[inline(always)]
-const fn needs(access: Access) -> u64 {
-    match access {
-        Access::Read => 0,
-        Access::Write => WRITABLE | DIRTY,
-        Access::Execute => EXECUTABLE,
-    }
-}
-
-/// What a TLB says to an access.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Answer {
-    /// The translation, from the first level or the second.
-    Frame(Frame, bool),
-    /// The cached rights forbid the access.
-    Forbidden,
-    /// The page is cached, but its dirty bit is not known to be set.
-    Clean,
-    /// Nothing is cached.
-    Miss,
-}
 
 /// A remembered address space.
 struct Slot {
@@ -107,22 +80,9 @@ pub(crate) struct CpuTlb {
     slots: Box<[Slot]>,
     slot_next: AtomicU64,
     generation: AtomicU64,
+    epoch: AtomicU64, // changes whenever a context of translations goes out of use
     flush_ceiling: u64,
-    pub(crate) counts: TlbCounters,
-}
-
-/// What the TLB of one processor has done.
-#[derive(Default)]
-pub(crate) struct TlbCounters {
-    pub(crate) lookups: Count,
-    pub(crate) l1_misses: Count,
-    pub(crate) walks: Count,
-    pub(crate) entries_read: Count,
-    pub(crate) assists: Count,
-    pub(crate) faults: Count,
-    pub(crate) switches: Count,
-    pub(crate) pages_invalidated: Count,
-    pub(crate) flushes: Count,
+    pub(crate) counts: Counters,
 }
 
 impl CpuTlb {
@@ -143,46 +103,43 @@ impl CpuTlb {
             slots: (0..profile.spaces.get()).map(|_| slot()).collect(),
             slot_next: AtomicU64::new(0),
             generation: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             flush_ceiling: profile.flush_ceiling_pages,
-            counts: TlbCounters::default(),
+            counts: Counters::default(),
         }
     }
 
-    /// The first question of every access: its tag, and the translation if the first level holds it
-    /// for a 4 KiB page with all rights. `page` is canonical.
+    /// The first question of every access: its tag, and what the first level holds for its 4 KiB
+    /// page. `page` is canonical.
     #[inline(always)]
-    pub(crate) fn quick(&self, space: SpaceId, page: Page, access: Access) -> (u64, Option<Frame>) {
+    pub(crate) fn quick(&self, space: SpaceId, page: Page, access: Access) -> (u64, Option<u64>) {
         self.counts.lookups.add(1);
         if self.current.load(Relaxed) != u64::from(space.0) {
             self.activate(space);
         }
         let tag = self.context.load(Relaxed) | page.0 & PAGE_MASK;
-        let first = if access == Access::Execute { &self.code } else { &self.data };
-        let needs = needs(access);
-        match first.small.get(tag, page.0) {
-            Some(value) if value & needs == needs => (tag, Some(Frame(value as u32))),
-            _ => (tag, None),
-        }
+        (tag, self.first(access).small.get(tag, page.0))
     }
 
-    /// Everything that is cached for the page of `tag`, once [`quick`](Self::quick) gave no frame.
-    pub(crate) fn ask(&self, tag: u64, page: Page, access: Access) -> Answer {
-        let first = if access == Access::Execute { &self.code } else { &self.data };
-        let large = LargePage::of(tag, page);
-        if let Some(value) = first.small.get(tag, page.0) {
+    /// Everything else that is cached for the page of `tag`, if [`quick`](Self::quick) did not do.
+    #[inline]
+    pub(crate) fn ask(&self, tag: u64, held: Option<u64>, page: Page, access: Access) -> Answer {
+        if let Some(value) = held {
             return judge(value, access, value as u32, true);
         }
+        let first = self.first(access);
+        let large = LargePage::of(tag, page);
         let has_large = self.has_large.load(Relaxed);
         if has_large && let Some(value) = first.large.get(large.tag, large.number) {
             return judge(value, access, value as u32 + large.offset, true);
         }
         self.counts.l1_misses.add(1);
         if let Some(value) = self.second.get(tag, page.0) {
-            first.small.insert(tag, page.0, value, |tag| self.is_stale(tag));
+            self.add(&first.small, tag, page.0, value);
             return judge(value, access, value as u32, false);
         }
         if has_large && let Some(value) = self.second.get(large.tag, large.number) {
-            first.large.insert(large.tag, large.number, value, |tag| self.is_stale(tag));
+            self.add(&first.large, large.tag, large.number, value);
             return judge(value, access, value as u32 + large.offset, false);
         }
         Answer::Miss
@@ -203,32 +160,60 @@ impl CpuTlb {
         }
     }
 
-    /// Caches what a walk found.
+    /// Caches what a walk found after [`Answer::Miss`].
+    #[inline]
     pub(crate) fn insert(&self, space: SpaceId, tag: u64, page: Page, access: Access, leaf: &Leaf) {
-        let first = if access == Access::Execute { &self.code } else { &self.data };
-        let stale = |tag| self.is_stale(tag);
+        let first = self.first(access);
         let dirty = if leaf.dirty { DIRTY } else { 0 };
         let rights = rights(leaf.writable, leaf.executable) | dirty;
         if leaf.level == 1 {
             let value = u64::from(leaf.frame.0) | rights;
-            first.small.insert(tag, page.0, value, stale);
-            self.second.insert(tag, page.0, value, stale);
+            self.add(&first.small, tag, page.0, value);
+            self.add(&self.second, tag, page.0, value);
             if leaf.entries_read > 1 {
-                let context = self.structures_context(space);
-                let number = (page.0 & PAGE_MASK) >> LARGE_SHIFT;
-                let above = rights_above(leaf.last);
-                self.structures.insert(context | number, number, above, |tag| {
-                    self.slot_of(tag).structures.load(Relaxed) != tag & CONTEXT_MASK
-                });
+                self.insert_structure(space, page, leaf.last);
             }
         } else {
             // 1 GiB is cached in pieces of 2 MiB, as processors do that have no TLB for it.
             self.has_large.store(true, Relaxed);
             let large = LargePage::of(tag, page);
             let value = u64::from(leaf.frame.0 - large.offset) | rights;
-            first.large.insert(large.tag, large.number, value, stale);
-            self.second.insert(large.tag, large.number, value, stale);
+            self.add(&first.large, large.tag, large.number, value);
+            self.add(&self.second, large.tag, large.number, value);
         }
+    }
+
+    /// Caches what a walk found after [`Answer::Clean`].
+    pub(crate) fn replace(
+        &self,
+        space: SpaceId,
+        tag: u64,
+        page: Page,
+        access: Access,
+        leaf: &Leaf,
+    ) {
+        self.forget(tag, page);
+        self.insert(space, tag, page, access, leaf);
+    }
+
+    #[inline(always)]
+    fn add(&self, sets: &Sets, tag: u64, number: u64, value: u64) {
+        let is_stale = |tag| self.slot_of(tag).context.load(Relaxed) != tag & CONTEXT_MASK;
+        sets.add(tag, number, value, self.epoch.load(Relaxed), is_stale);
+    }
+
+    /// Caches the path to a last table.
+    fn insert_structure(&self, space: SpaceId, page: Page, last: Start) {
+        let number = (page.0 & PAGE_MASK) >> LARGE_SHIFT;
+        let tag = self.structures_context(space) | number;
+        let value = u64::from(last.table.0) | rights(last.writable, last.executable);
+        let is_stale = |tag| self.slot_of(tag).structures.load(Relaxed) != tag & CONTEXT_MASK;
+        self.structures.add(tag, number, value, self.generation.load(Relaxed), is_stale);
+    }
+
+    #[inline(always)]
+    fn first(&self, access: Access) -> &First {
+        if access == Access::Execute { &self.code } else { &self.data }
     }
 
     /// Makes `space` the current one, remembering the one before if there are slots enough.
@@ -287,18 +272,18 @@ impl CpuTlb {
             self.slots[index].space.store(NO_SPACE, Relaxed);
             self.slots[index].context.store(0, Relaxed);
             self.slots[index].structures.store(0, Relaxed);
+            self.epoch.store(self.epoch.load(Relaxed) + 1, Relaxed);
         }
     }
 
-    /// Forgets all that led to a fault on a page of the current space, so that its retry walks anew.
-    pub(crate) fn forget_faulting(&self, space: SpaceId, tag: u64, page: Page) {
-        self.forget(tag, page);
+    /// Forgets the path to the last table of a page of the current space.
+    pub(crate) fn forget_structure(&self, space: SpaceId, page: Page) {
         let number = (page.0 & PAGE_MASK) >> LARGE_SHIFT;
         self.structures.remove(self.structures_context(space) | number, number);
     }
 
     /// Forgets one page of the current space, whatever its size.
-    fn forget(&self, tag: u64, page: Page) {
+    pub(crate) fn forget(&self, tag: u64, page: Page) {
         for sets in [&self.data.small, &self.code.small, &self.second] {
             sets.remove(tag, page.0);
         }
@@ -314,6 +299,7 @@ impl CpuTlb {
     fn renew(&self, index: usize) {
         self.slots[index].context.store(self.generate(index), Relaxed);
         self.slots[index].structures.store(self.generate(index), Relaxed);
+        self.epoch.store(self.epoch.load(Relaxed) + 1, Relaxed);
     }
 
     /// A context never used before; starts over with empty arrays when all have been.
@@ -349,12 +335,6 @@ impl CpuTlb {
         &self.slots[(tag >> SLOT_SHIFT) as usize % SLOTS_MAX as usize]
     }
 
-    /// Whether nobody can find the entry under `tag` any more.
-    #[inline(always)]
-    fn is_stale(&self, tag: u64) -> bool {
-        self.slot_of(tag).context.load(Relaxed) != tag & CONTEXT_MASK
-    }
-
     /// The context of the paging structures of the current space.
     #[inline]
     fn structures_context(&self, space: SpaceId) -> u64 {
@@ -382,26 +362,51 @@ impl LargePage {
     }
 }
 
-#[inline(always)]
-fn rights(writable: bool, executable: bool) -> u64 {
-    u64::from(writable) << WRITABLE.trailing_zeros()
-        | u64::from(executable) << EXECUTABLE.trailing_zeros()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Profile;
 
-/// A last table and the rights above it, as a value.
-#[inline(always)]
-fn rights_above(last: Start) -> u64 {
-    u64::from(last.table.0) | rights(last.writable, last.executable)
-}
+    const PAGE: Page = Page(77);
 
-#[inline(always)]
-fn judge(value: u64, access: Access, frame: u32, is_first: bool) -> Answer {
-    let lacks = needs(access) & !value;
-    if lacks == 0 {
-        Answer::Frame(Frame(frame), is_first)
-    } else if lacks == DIRTY {
-        Answer::Clean
-    } else {
-        Answer::Forbidden
+    /// A processor in space 1 that has cached `PAGE`.
+    fn cached() -> CpuTlb {
+        let tlb = CpuTlb::new(&Profile::default().tlb);
+        let (tag, held) = tlb.quick(SpaceId(1), PAGE, Access::Read);
+        assert_eq!(held, None);
+        let leaf = Leaf {
+            frame: Frame(5),
+            level: 1,
+            writable: false,
+            executable: false,
+            dirty: false,
+            last: Start { table: Frame(6), level: 1, writable: false, executable: false },
+            entries_read: 4,
+        };
+        tlb.insert(SpaceId(1), tag, PAGE, Access::Read, &leaf);
+        assert!(tlb.quick(SpaceId(1), PAGE, Access::Read).1.is_some());
+        tlb
+    }
+
+    #[test]
+    fn generations_that_start_over_find_nothing_of_the_first_time() {
+        let tlb = cached();
+        tlb.generation.store(GENERATION_MAX, Relaxed);
+        tlb.activate(SpaceId(2));
+        // Space 1 has the very context again that its entries of before were tagged with.
+        let (tag, held) = tlb.quick(SpaceId(1), PAGE, Access::Read);
+        assert_eq!(tag >> GENERATION_SHIFT, 1);
+        assert_eq!(held, None);
+        assert_eq!(tlb.ask(tag, held, PAGE, Access::Read), Answer::Miss);
+        assert_eq!(tlb.start(SpaceId(1), Frame(0), PAGE), Start::root(Frame(0)));
+    }
+
+    #[test]
+    fn the_current_context_starts_over_with_its_slot() {
+        let tlb = cached();
+        tlb.generation.store(GENERATION_MAX, Relaxed);
+        tlb.invalidate(SpaceId(1), Pages::at(PAGE, 1));
+        let slot = tlb.slots[0].context.load(Relaxed);
+        assert_eq!(tlb.context.load(Relaxed), slot, "what it inserts now would be stale at once");
     }
 }

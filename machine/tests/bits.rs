@@ -9,6 +9,9 @@ use vellum_machine::sim::{Level, Sim, Translation};
 use vellum_mm::addr::{Frame, Page, Pages};
 use vellum_mm::machine::{Access, Machine, Memory, SpaceId, Tlb};
 
+/// Takes a right from an entry.
+type Restrict = fn(u64) -> u64;
+
 const SPACE: SpaceId = SpaceId(1);
 const PAGE: Page = Page(0x1_2345_6789);
 const FRAME: Frame = Frame(900);
@@ -118,7 +121,7 @@ fn a_dirty_bit_cleared_with_an_invalidation_is_set_by_the_next_write() {
 #[test]
 fn every_level_can_withhold_every_right() {
     for level in 1..=4 {
-        let cases: [(Access, fn(u64) -> u64); 4] = [
+        let cases: [(Access, Restrict); 4] = [
             (Access::Write, |entry| entry & !WRITE),
             (Access::Execute, |entry| entry | NX),
             (Access::Read, |entry| entry & !USER),
@@ -155,6 +158,19 @@ fn a_right_added_without_an_invalidation_costs_one_spurious_fault() {
     change(&sim, root, 1, |entry| entry | WRITE);
     assert_eq!(access(&sim, root, Access::Write), Translation::Fault);
     assert!(matches!(access(&sim, root, Access::Write), Translation::Walked { .. }));
+}
+
+#[test]
+fn a_right_added_above_without_an_invalidation_costs_one_spurious_fault() {
+    let (sim, root) = mapped(OPEN);
+    let mut builder = Builder::new(100);
+    builder.map(&sim, root, PAGE.up(1), 1, u64::from(FRAME.0) << 12 | OPEN);
+    change(&sim, root, 3, |entry| entry & !WRITE);
+    access(&sim, root, Access::Read);
+    change(&sim, root, 3, |entry| entry | WRITE);
+    // The cached path to the last table still forbids it; the fault drops that path.
+    let write = || sim.access(0, SPACE, root, PAGE.up(1), Access::Write);
+    assert_eq!((write(), write()), (Translation::Fault, WALKED));
 }
 
 #[test]

@@ -28,7 +28,9 @@ fn fill(policy: &mut dyn Policy, frames: usize) {
     for at in (1..frames).rev() {
         order.swap(at, rng.random_range(0..=at));
     }
-    order.into_iter().for_each(|frame| policy.insert(Frame(frame), PageId(0)));
+    for frame in order {
+        policy.insert(Frame(frame), PageId(0));
+    }
 }
 
 /// Evict one, insert it again: the policy's share of a major fault.

@@ -16,6 +16,7 @@
 //! reclaim/                        when to evict and how
 //! fault/                          why an access was refused, and how to satisfy it
 //! vm                              the façade
+//! check                           whether all records agree, for tests
 //! ```
 //!
 //! Code that only decides (buddy, policies, areas, classification) takes numbers and gives numbers.
@@ -28,6 +29,7 @@ extern crate alloc;
 
 pub mod account;
 pub mod addr;
+pub mod check;
 pub mod event;
 pub mod fault;
 pub mod frames;

@@ -14,14 +14,14 @@
 
 use crate::addr::{FileRef, Frame, PAGE_BYTES, Pages, VirtAddr};
 use crate::event::Counts;
-use crate::fault::{self, Attempt, Cause, Outcome};
+use crate::fault::{self, Attempt, Cause, Outcome, Violation};
 use crate::frames::table::{Flags, Kind};
 use crate::frames::zone::{Reserve, Watermarks};
 use crate::frames::{Frames, NoMemory};
 use crate::machine::{Access, At, Machine};
 use crate::objects::Store;
 use crate::objects::complete;
-use crate::objects::file::{FileError, Medium, Warmth};
+use crate::objects::file::{FILE_PAGES_MAX, FileError, Medium, Warmth};
 use crate::objects::io::{IoOutcome, Request, RequestId, Requests};
 use crate::objects::page_cache::{self, Find};
 use crate::objects::readahead::Asked;
@@ -262,13 +262,13 @@ impl Vm {
         machine: &M,
         parent: &mut AddressSpace,
     ) -> Result<AddressSpace, NoMemory> {
-        let mut parent = parent;
         self.reclaiming(at, machine, || {
-            fork::fork(&self.store, at, machine, &mut parent, self.kernel)
+            fork::fork(&self.store, at, machine, parent, self.kernel)
         })
     }
 
-    /// Runs `attempt`, which needs frames, again as long as reclaim finds some.
+    /// Runs `attempt`, which needs frames, again as long as reclaim finds some at once. Who can wait
+    /// asks [`make_room`](Self::make_room) what for.
     fn reclaiming<M: Machine, T>(
         &self,
         at: At,
@@ -357,7 +357,8 @@ impl Vm {
         })
     }
 
-    /// `write` to bytes `from..to` of page `index` of `file`, which grows to hold them.
+    /// `write` to bytes `from..to` of page `index` of `file`, which grows to hold them when the answer
+    /// is `Done`. A page that no file can have is a violation, `BeyondFile`.
     ///
     /// # Panics
     /// If the bytes are not within one page.
@@ -371,37 +372,13 @@ impl Vm {
         to: u64,
     ) -> FileOutcome {
         assert!(from < to && to <= PAGE_BYTES, "{from}..{to} is not within a page");
-        let (end, old_bytes) = {
-            let object = self.store.files.get(file);
-            let mut object = object.lock();
-            let old = object.bytes;
-            let end = index * PAGE_BYTES + to;
-            object.bytes = object.bytes.max(end);
-            (end, old)
-        };
-        // What is not overwritten must be there: within the old length it is read first.
-        let start = index * PAGE_BYTES;
-        let whole = (from == 0 || start >= old_bytes) && (to == PAGE_BYTES || end >= old_bytes);
-        let outcome = self.with_room(at, machine, || {
-            if whole {
-                page_cache::find_to_overwrite(&self.store, at, machine, file, index)
-            } else {
-                page_cache::find(&self.store, at, machine, file, index, Asked::Read)
-            }
-        });
-        if outcome == FileOutcome::Done {
-            self.mark_dirty(machine, file, index);
+        if index >= FILE_PAGES_MAX {
+            return FileOutcome::Failed(Cause::Violation(Violation::BeyondFile));
         }
-        outcome
-    }
-
-    fn mark_dirty<M: Machine>(&self, machine: &M, file: FileRef, index: u64) {
-        use crate::objects::index::Cached;
-        let object = self.store.files.get(file);
-        let object = object.lock();
-        if let Cached::Frame(frame) = object.index.get(machine, index) {
-            self.store.frames.table.lock(frame).set(Flags::DIRTY);
-        }
+        let bytes = index * PAGE_BYTES + from..index * PAGE_BYTES + to;
+        self.with_room(at, machine, || {
+            page_cache::find_to_write(&self.store, at, machine, file, bytes.clone())
+        })
     }
 
     fn with_room<'a, M: Machine>(
@@ -428,9 +405,16 @@ impl Vm {
         }
     }
 
-    /// `ftruncate`.
-    pub fn truncate<M: Machine>(&self, at: At, machine: &M, file: FileRef, bytes: u64) {
-        page_cache::truncate(&self.store, at, machine, file, bytes);
+    /// `ftruncate`. A write of a page that is gone may still be under way: who owns the disk must not
+    /// let it land in what the file is extended by later.
+    pub fn truncate<M: Machine>(
+        &self,
+        at: At,
+        machine: &M,
+        file: FileRef,
+        bytes: u64,
+    ) -> Result<(), FileError> {
+        page_cache::truncate(&self.store, at, machine, file, bytes)
     }
 
     /// The last name and the last mapping of `file` are gone: nothing of it needs to be kept.

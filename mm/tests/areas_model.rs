@@ -372,8 +372,8 @@ fn every_operation(pages: u64) -> Vec<Operation> {
     operations
 }
 
-/// Each mapping, cut and change of a file on each range of `pages` pages. Longer ranges continue each
-/// other in the file, single pages do not.
+/// Each mapping, cut and change of a file on each range of `pages` pages. Longer ranges continue
+/// each other in the file, single pages do not.
 fn every_operation_on_a_file(pages: u64) -> Vec<Operation> {
     let mut operations = Vec::new();
     for start in 0..pages {

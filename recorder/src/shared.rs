@@ -27,14 +27,20 @@ use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Says that both sides were built alike: changes with the layout and with the crate's version.
+/// Says that both sides were built alike: changes with everything that they must agree on.
 pub(crate) const MAGIC: u64 = {
-    let mut hash = 0x7665_6c6c_756d_0004_u64;
-    let version = env!("CARGO_PKG_VERSION").as_bytes();
-    let mut index = 0;
-    while index < version.len() {
-        hash = (hash.rotate_left(7) ^ version[index] as u64).wrapping_mul(0x0100_0000_01b3);
-        index += 1;
+    const FILES: [&[u8]; 3] =
+        [include_bytes!("shared.rs"), include_bytes!("wire.rs"), include_bytes!("filter.rs")];
+    // FNV-1a, by words; a half word at a file's end is of no importance.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut file = 0;
+    while file < FILES.len() {
+        let mut words = FILES[file];
+        while let Some((word, rest)) = words.split_first_chunk::<8>() {
+            hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x0100_0000_01b3);
+            words = rest;
+        }
+        file += 1;
     }
     hash
 };
@@ -74,6 +80,8 @@ pub(crate) struct Header {
     pub(crate) objects: AtomicU64,
     /// Images that began, so that the collector can tell a plugin that never started.
     pub(crate) images: AtomicU64,
+    /// Slots that were ever taken, so that the collector looks for new ones only when there are.
+    pub(crate) claims: AtomicU64,
     /// The next ticket, alone on its cache lines: every recorded event of every thread takes one.
     pub(crate) ticket: Line<AtomicU64>,
 }

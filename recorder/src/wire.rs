@@ -171,7 +171,7 @@ impl Word for RawArea {
             pages: u64::take(words)?,
             prot: u64::take(words)?,
             shared: bool::take(words)?,
-            file: Option::take(words)?,
+            file: Word::take(words)?,
             offset_pages: u64::take(words)?,
             role: u64::take(words)?,
         })

@@ -23,8 +23,9 @@ pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Folds the sign into bit 0, so that small differences of either sign are small numbers.
-pub(crate) fn zigzag(difference: i64) -> u64 {
-    ((difference << 1) ^ (difference >> 63)) as u64
+#[inline(always)]
+pub(crate) fn zigzag(difference: u64) -> u64 {
+    difference << 1 ^ (difference >> 63).wrapping_neg()
 }
 
 /// Undoes [`zigzag`]; the result is to be added with wrapping.
@@ -128,7 +129,7 @@ mod tests {
                 let mut cursor = Cursor::new(&out, 0);
                 assert_eq!(cursor.varint(), Ok(value));
                 assert_eq!(cursor.left(), 0);
-                assert_eq!(unzigzag(zigzag(value as i64)), value);
+                assert_eq!(unzigzag(zigzag(value)), value);
             }
         }
     }

@@ -26,7 +26,7 @@ pub(crate) fn put(call: &Call, out: &mut Vec<u8>) {
                 Exit::Unknown => (2, 0),
             };
             out.push(how);
-            put_varint(out, zigzag(i64::from(value)));
+            put_varint(out, zigzag(i64::from(value).cast_unsigned()));
         }
         Call::Reap { thread, process } => put_numbers(out, 6, &[*thread, *process]),
         Call::File(file) => {
@@ -45,7 +45,7 @@ pub(crate) fn put(call: &Call, out: &mut Vec<u8>) {
         }
         Call::Failed { thread, call, errno } => {
             put_numbers(out, 24, &[*thread, *call]);
-            put_varint(out, zigzag(i64::from(*errno)));
+            put_varint(out, zigzag(i64::from(*errno).cast_unsigned()));
         }
         Call::Mark { thread, text } => {
             put_numbers(out, 26, &[*thread]);
@@ -185,9 +185,8 @@ fn get_plain(from: &mut Cursor<'_>, tag: u8, thread: u32) -> Result<Call, Malfor
         *field = from.varint()?;
     }
     let [a, b, c] = fields;
-    let narrow = |field: u64| {
-        u32::try_from(field).map_err(|_| Malformed("a number has more than 32 bits"))
-    };
+    let narrow =
+        |field: u64| u32::try_from(field).map_err(|_| Malformed("a number has more than 32 bits"));
     let truth = |field: u64| match field {
         0 => Ok(false),
         1 => Ok(true),
@@ -263,7 +262,7 @@ fn flag(from: &mut Cursor<'_>) -> Result<bool, Malformed> {
 }
 
 fn signed(from: &mut Cursor<'_>) -> Result<i32, Malformed> {
-    i32::try_from(unzigzag(from.varint()?) as i64)
+    i32::try_from(unzigzag(from.varint()?).cast_signed())
         .map_err(|_| Malformed("a number has more than 32 bits"))
 }
 

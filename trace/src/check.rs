@@ -1,15 +1,16 @@
 //! Whether events make sense: the wall between a file and whatever trusts its numbers.
 //!
-//! A reader yields any event whose bytes are well-formed. A [`Checker`] refuses those that cannot have
-//! happened: a thread that nobody started, a page beyond the address space, a range that wraps. What
-//! passes may index tables by thread, process and file, and add start and length without care.
+//! A reader yields any event whose bytes are well-formed. A [`Checker`] refuses those that cannot
+//! have happened: a thread that nobody started, a page beyond the address space, a range that
+//! wraps. What passes may index tables by thread, process and file, and add start and length
+//! without care.
 //!
 //! Identifiers begin near 0 and grow by appearance, but not strictly (a recorder may number a child
-//! before it reports an older one), so a new one may run ahead of the count by [`IDS_AHEAD_MAX`] and no
-//! more: a table indexed by them is as large as the trace justifies.
+//! before it reports an older one), so a new one may run ahead of the count by [`IDS_AHEAD_MAX`]
+//! and no more: a table indexed by them is as large as the trace justifies.
 //!
-//! Knows nothing of: address spaces. Whether a page was mapped when it was touched is a question for
-//! who replays the trace.
+//! Knows nothing of: address spaces. Whether a page was mapped when it was touched is a question
+//! for who replays the trace.
 
 use crate::error::TraceError;
 use crate::event::{Access, Area, Call, Event, ProcessId, ThreadId};

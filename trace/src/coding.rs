@@ -89,7 +89,8 @@ impl State {
     }
 }
 
-/// The slot of `page`: the top bits of a Fibonacci hash, so that arrays side by side do not collide.
+/// The slot of `page`: the top bits of a Fibonacci hash, so that arrays side by side do not
+/// collide.
 #[inline(always)]
 fn slot(page: u64) -> usize {
     (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
@@ -127,7 +128,7 @@ impl Encoder {
         let kind = access.kind as usize;
         let state = &mut self.state;
         let slot = slot(access.page);
-        let difference = zigzag(access.page.wrapping_sub(state.last[kind]) as i64);
+        let difference = zigzag(access.page.wrapping_sub(state.last[kind]));
         let (page_code, page) = if state.recent[kind][slot] == access.page {
             (0, slot as u64)
         } else if difference <= PAGE_MASKS[1] {
@@ -201,7 +202,7 @@ impl Decoder {
         let goal = events.len() + count;
         let mut at = 0;
         while events.len() < goal {
-            at = self.accesses(&bytes[..], at, goal, events)?;
+            at = self.accesses(bytes, at, goal, events)?;
             if events.len() == goal {
                 break;
             }
@@ -240,8 +241,8 @@ impl Decoder {
             let instructions_at = 1 + NUMBER_BYTES[count_code];
             let page_at = instructions_at + NUMBER_BYTES[instructions_code];
             let count = u32::from_le_bytes(array(piece, 1)) & NUMBER_MASKS[count_code];
-            let instructions = u32::from_le_bytes(array(piece, instructions_at))
-                & NUMBER_MASKS[instructions_code];
+            let instructions =
+                u32::from_le_bytes(array(piece, instructions_at)) & NUMBER_MASKS[instructions_code];
             let field = u64::from_le_bytes(array(piece, page_at)) & PAGE_MASKS[page_code];
             at += page_at + PAGE_BYTES[page_code];
 

@@ -30,8 +30,10 @@ pub enum TraceError {
         name: String,
     },
     /// The file is of another version of the format.
-    #[error("{name}: format version {found}, but only version {known} is known; \
-             use the release of Vellum that wrote it")]
+    #[error(
+        "{name}: format version {found}, but only version {known} is known; \
+             use the release of Vellum that wrote it"
+    )]
     Version {
         /// The file.
         name: String,

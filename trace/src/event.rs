@@ -7,7 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A thread, numbered by the trace from 0 in order of appearance; never reused, unlike Linux's tids.
+/// A thread, numbered by the trace from 0 in order of appearance; never reused, unlike Linux's
+/// tids.
 pub type ThreadId = u32;
 /// A process, numbered by the trace from 0; never reused, unlike pids.
 pub type ProcessId = u32;
@@ -33,8 +34,9 @@ pub struct Access {
     pub page: u64,
     /// Who.
     pub thread: ThreadId,
-    /// References of this thread since its last event, this one included (so at least 1). The others
-    /// fell on pages that the recorder's filter held; without a filter, on the page of the last event.
+    /// References of this thread since its last event, this one included (so at least 1). The
+    /// others fell on pages that the recorder's filter held; without a filter, on the page of the
+    /// last event.
     pub count: u32,
     /// Instructions of this thread since its last event.
     pub instructions: u32,
@@ -49,6 +51,17 @@ pub enum Event {
     Access(Access),
     /// Everything else.
     Call(Box<Call>),
+}
+
+impl Event {
+    /// Who did it; a file's introduction belongs to thread 0.
+    #[inline]
+    pub fn thread(&self) -> ThreadId {
+        match self {
+            Event::Access(access) => access.thread,
+            Event::Call(call) => call.thread(),
+        }
+    }
 }
 
 /// What backs an area at `exec`, and what it is for.
@@ -104,7 +117,8 @@ pub struct File {
     pub path: String,
     /// Its size in bytes when first seen.
     pub bytes: u64,
-    /// Whether it is memory only (shared anonymous, SysV, POSIX shm, memfd): swapped, not written back.
+    /// Whether it is memory only (shared anonymous, `SysV`, POSIX shm, memfd): swapped, not written
+    /// back.
     pub memory: bool,
 }
 
@@ -139,8 +153,8 @@ pub enum Call {
     Reap { thread: ThreadId, process: ProcessId },
     /// A file object is met for the first time; comes before any event that names it.
     File(File),
-    /// `mmap` or `shmat` that returned `start`. `file` is `None` for private anonymous memory; shared
-    /// anonymous memory has a file with `memory` set.
+    /// `mmap` or `shmat` that returned `start`. `file` is `None` for private anonymous memory;
+    /// shared anonymous memory has a file with `memory` set.
     Map {
         thread: ThreadId,
         start: u64,
@@ -153,14 +167,7 @@ pub enum Call {
     /// `munmap` or `shmdt`.
     Unmap { thread: ThreadId, start: u64, bytes: u64 },
     /// `mremap` that returned `new_start`.
-    Remap {
-        thread: ThreadId,
-        start: u64,
-        bytes: u64,
-        new_start: u64,
-        new_bytes: u64,
-        flags: u32,
-    },
+    Remap { thread: ThreadId, start: u64, bytes: u64, new_start: u64, new_bytes: u64, flags: u32 },
     /// `mprotect`.
     Protect { thread: ThreadId, start: u64, bytes: u64, prot: u32 },
     /// `brk` that moved the end of the heap to byte `end`.
@@ -191,6 +198,58 @@ pub enum Call {
     Tick { thread: ThreadId, count: u64, instructions: u64 },
     /// A mark made by the program or the recorder, for people.
     Mark { thread: ThreadId, text: String },
+}
+
+impl Call {
+    /// Who made it; a file's introduction belongs to thread 0.
+    pub fn thread(&self) -> ThreadId {
+        match *self {
+            Call::File(_) => 0,
+            Call::Start { thread, .. }
+            | Call::Exec { thread, .. }
+            | Call::Fork { thread, .. }
+            | Call::Thread { thread, .. }
+            | Call::ThreadExit { thread }
+            | Call::Exit { thread, .. }
+            | Call::Reap { thread, .. }
+            | Call::Map { thread, .. }
+            | Call::Unmap { thread, .. }
+            | Call::Remap { thread, .. }
+            | Call::Protect { thread, .. }
+            | Call::Brk { thread, .. }
+            | Call::Advise { thread, .. }
+            | Call::Lock { thread, .. }
+            | Call::Unlock { thread, .. }
+            | Call::Sync { thread, .. }
+            | Call::Touch { thread, .. }
+            | Call::Read { thread, .. }
+            | Call::Write { thread, .. }
+            | Call::FileSync { thread, .. }
+            | Call::Truncate { thread, .. }
+            | Call::Unlink { thread, .. }
+            | Call::Failed { thread, .. }
+            | Call::Tick { thread, .. }
+            | Call::Mark { thread, .. } => thread,
+        }
+    }
+
+    /// Whether it changes an address space, so that no access of the process may overtake it.
+    pub fn changes_space(&self) -> bool {
+        matches!(
+            self,
+            Call::Exec { .. }
+                | Call::Fork { .. }
+                | Call::Exit { .. }
+                | Call::Map { .. }
+                | Call::Unmap { .. }
+                | Call::Remap { .. }
+                | Call::Protect { .. }
+                | Call::Brk { .. }
+                | Call::Advise { .. }
+                | Call::Lock { .. }
+                | Call::Unlock { .. }
+        )
+    }
 }
 
 /// The filter that a recorder applied. See the recorder crate for its rule.
@@ -252,8 +311,8 @@ pub struct Process {
 pub struct Summary {
     /// Events in the trace.
     pub events: u64,
-    /// Data reads of the program, recorded or filtered; 0 where the recorder cannot tell kinds apart
-    /// for filtered references and only `references` is known.
+    /// Data reads of the program, recorded or filtered; 0 where the recorder cannot tell kinds
+    /// apart for filtered references and only `references` is known.
     pub loads: u64,
     /// Data writes.
     pub stores: u64,

@@ -5,9 +5,9 @@
 //!                         └ each decodes alone ┘  └ where they are
 //! ```
 //!
-//! A writer needs no seek: it appends, and what it appended stays readable if it dies. A reader goes
-//! from block to block, or to the trailer first and from there, through the index, to any block.
-//! Every part carries a CRC-32 (that of zlib and PNG), so damage is found where it is.
+//! A writer needs no seek: it appends, and what it appended stays readable if it dies. A reader
+//! goes from block to block, or to the trailer first and from there, through the index, to any
+//! block. Every part carries a CRC-32 (that of zlib and PNG), so damage is found where it is.
 //!
 //! # Header, 24 bytes
 //! ```text
@@ -52,15 +52,16 @@
 //!     instructions  0         1 byte   2 bytes   4 bytes
 //!     page          slot: 1   1 byte   3 bytes   8 bytes
 //! ```
-//! A page by difference (codes 1 to 3) is the difference, modulo 2^64, to the last page of the
-//! same thread and kind, with its sign folded into bit 0 (0, -1, 1, -2, … become 0, 1, 2, 3, …). A page by
-//! slot is the one in that slot of the kind's 256 recent pages, which all threads share. After every
-//! access its page is put into slot `page * 0x9e3779b97f4a7c15 >> 56` (modulo 2^64) of its kind.
+//! A page by difference (codes 1 to 3) is the difference, modulo 2^64, to the last page of the same
+//! thread and kind, with its sign folded into bit 0 (0, -1, 1, -2, … become 0, 1, 2, 3, …). A page
+//! by slot is the one in that slot of the kind's 256 recent pages, which all threads share. After
+//! every access its page is put into slot `page * 0x9e3779b97f4a7c15 >> 56` (modulo 2^64) of its
+//! kind.
 //!
-//! A call is a tag and its fields in the order of [`Call`](crate::event::Call)'s declaration but for
-//! what is said here: LEB128 for numbers, sign folded as above for signed ones, one byte 0 or 1 for
-//! a flag that ends no list of numbers, texts and lists after their length, 0 or the number plus one
-//! for an optional number.
+//! A call is a tag and its fields in the order of [`Call`](crate::event::Call)'s declaration but
+//! for what is said here: LEB128 for numbers, sign folded as above for signed ones, one byte 0 or 1
+//! for a flag that ends no list of numbers, texts and lists after their length, 0 or the number
+//! plus one for an optional number.
 //! ```text
 //!      0 Start   5 Exit (how, value)     10 Remap (thread flags start    15 Unlock     21 Truncate
 //!      1 Exec    6 Reap                     bytes new_start new_bytes)   16 Sync       22 Unlink
@@ -81,8 +82,8 @@
 //!     12  4  CRC-32 of summary and index
 //!     16  4  CRC-32 of bytes 0 to 15
 //! ```
-//! The summary is [`Summary`](crate::event::Summary) as JSON. The index has 16 bytes for each block:
-//! its offset in the file and the number of its first event.
+//! The summary is [`Summary`](crate::event::Summary) as JSON. The index has 16 bytes for each
+//! block: its offset in the file and the number of its first event.
 //!
 //! # Trailer, the last 24 bytes of the file
 //! ```text
@@ -93,9 +94,9 @@
 //! ```
 //!
 //! # Why not columns
-//! Columns of like values usually compress best; here they do not. A loop repeats whole events, which
-//! interleaved is one long match for zstd and in columns four. Measured on lackey's trace of CPython
-//! 3.11 (its first 20 M lines, blocks of 65,536 events, zstd 3), in bytes an event:
+//! Columns of like values usually compress best; here they do not. A loop repeats whole events,
+//! which interleaved is one long match for zstd and in columns four. Measured on lackey's trace of
+//! `CPython` 3.11 (its first 20 M lines, blocks of 65,536 events, zstd 3), in bytes an event:
 //! ```text
 //!     filter (pages held for each kind)     none      8     16     64
 //!     four columns, one zstd frame          0.23   0.86   1.28   3.42
@@ -214,8 +215,7 @@ impl BlockHeader {
             return Err(Wrong::Magic);
         }
         sealed(bytes)?;
-        let [raw_bytes, packed_bytes, events, packed_crc] =
-            [4, 8, 12, 24].map(|at| get(bytes, at));
+        let [raw_bytes, packed_bytes, events, packed_crc] = [4, 8, 12, 24].map(|at| get(bytes, at));
         if raw_bytes > BLOCK_RAW_MAX {
             return Err(Wrong::Bound("the size of the block"));
         }

@@ -8,17 +8,14 @@
 //! Knows nothing of: whether the events make sense; see [`check`](crate::check).
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::bytes::Malformed;
-use crate::coding::{Decoder, PADDING};
+use crate::block::{Block, BlockDecoder};
 use crate::error::TraceError;
 use crate::event::{Event, Meta, Summary};
-use crate::format::{
-    BLOCK_EVENTS_MAX, BLOCK_HEADER_BYTES, BLOCK_RAW_MAX, BlockHeader, ENTRY_BYTES, Entry, FOOTER_HEADER_BYTES,
-    FooterHeader, HEADER_BYTES, Header, TRAILER_BYTES, Trailer, VERSION, Wrong,
-};
+use crate::format::{BLOCK_HEADER_BYTES, BlockHeader, FooterHeader, Wrong};
+use crate::opening::{Damage, Failure, Tail, read_meta, read_tail};
 
 /// Reads events from a `.vtrace` file.
 pub struct Reader<R> {
@@ -31,158 +28,12 @@ pub struct Reader<R> {
     summary: Option<Summary>,
     lenient: bool,
     warnings: Vec<String>,
-    position: u64,  // offset of the next block
-    next: u64,      // number of its first event
-    skip: usize,    // events at its start that were not asked for
-    ended: bool,    // a lenient reader has met damage
-    block: Block,   // its buffer is reused
+    position: u64, // offset of the next block
+    next: u64,     // number of its first event
+    skip: usize,   // events at its start that were not asked for
+    ended: bool,   // a lenient reader has met damage
+    block: Block,  // its buffer is reused
     decoder: BlockDecoder,
-}
-
-/// Where everything is, according to the end of the file.
-struct Tail {
-    footer: u64,
-    events: u64,
-    index: Vec<Entry>,
-}
-
-/// What is wrong, and where.
-#[derive(Clone)]
-struct Damage {
-    offset: u64,
-    what: String,
-    cut: bool,
-}
-
-impl Damage {
-    fn new(offset: u64, what: impl Into<String>) -> Damage {
-        Damage { offset, what: what.into(), cut: false }
-    }
-
-    fn cut(offset: u64, what: impl Into<String>) -> Damage {
-        Damage { offset, what: what.into(), cut: true }
-    }
-
-    fn wrong(offset: u64, part: &str, wrong: Wrong) -> Damage {
-        Damage::new(offset, describe(part, wrong))
-    }
-}
-
-fn describe(part: &str, wrong: Wrong) -> String {
-    match wrong {
-        Wrong::Magic => format!("{part} expected, something else found"),
-        Wrong::Checksum => format!("{part} does not match its checksum"),
-        Wrong::Bound(what) => format!("{what} is out of bounds"),
-    }
-}
-
-/// Either the operating system failed, or the file is not what it should be.
-enum Failure {
-    Io(io::Error),
-    Damage(Damage),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Io(error)
-    }
-}
-
-impl From<Damage> for Failure {
-    fn from(damage: Damage) -> Failure {
-        Failure::Damage(damage)
-    }
-}
-
-/// A block as it is in the file: its checksum is right, its events are not decoded.
-///
-/// Blocks do not depend on each other, so several can be decoded at once, each by a
-/// [`BlockDecoder`] of its own.
-#[derive(Clone, Default)]
-pub struct Block {
-    packed: Vec<u8>,
-    offset: u64,
-    raw_bytes: u32,
-    events: u32,
-    event_first: u64,
-    name: String,
-}
-
-impl Block {
-    /// An empty block, to be filled by [`Reader::next_packed`].
-    pub fn new() -> Block {
-        Block::default()
-    }
-
-    /// Number of its events.
-    pub fn events(&self) -> u32 {
-        self.events
-    }
-
-    /// The number of its first event.
-    pub fn event_first(&self) -> u64 {
-        self.event_first
-    }
-
-    /// Its offset in the file.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-}
-
-/// Decodes blocks; holds the buffers for that.
-pub struct BlockDecoder {
-    unpacker: zstd::bulk::Decompressor<'static>,
-    raw: Vec<u8>,
-    decoder: Decoder,
-}
-
-impl BlockDecoder {
-    /// A decoder with empty buffers.
-    ///
-    /// # Errors
-    /// If zstd cannot have its memory.
-    pub fn new() -> Result<BlockDecoder, TraceError> {
-        let unpacker = zstd::bulk::Decompressor::new()
-            .map_err(TraceError::io("decompress", "the trace"))?;
-        Ok(BlockDecoder { unpacker, raw: Vec::new(), decoder: Decoder::new() })
-    }
-
-    /// Appends the events of `block` to `events`; all of them or, if it is damaged, none.
-    ///
-    /// # Errors
-    /// [`TraceError::Damaged`] if its bytes are no events, for all their right checksum.
-    pub fn decode(&mut self, block: &Block, events: &mut Vec<Event>) -> Result<(), TraceError> {
-        let before = events.len();
-        self.unpack(block, events).map_err(|Malformed(what)| {
-            events.truncate(before);
-            TraceError::Damaged {
-                name: block.name.clone(),
-                offset: block.offset,
-                what: what.to_owned(),
-                events: block.event_first,
-            }
-        })
-    }
-
-    fn unpack(&mut self, block: &Block, events: &mut Vec<Event>) -> Result<(), Malformed> {
-        // The header's bound was checked when it was parsed; memory grows no further than it.
-        let bytes = block.raw_bytes as usize;
-        assert!(bytes <= BLOCK_RAW_MAX as usize, "a block of {bytes} bytes passed its check");
-        if self.raw.len() < bytes + PADDING {
-            self.raw.resize(bytes + PADDING, 0);
-        }
-        let unpacked = self
-            .unpacker
-            .decompress_to_buffer(&block.packed, &mut self.raw[..bytes])
-            .map_err(|_| Malformed("a block cannot be decompressed"))?;
-        if unpacked != bytes {
-            return Err(Malformed("a block decompresses to another size than its header says"));
-        }
-        self.raw[bytes..bytes + PADDING].fill(0);
-        events.reserve(block.events as usize);
-        self.decoder.block(&self.raw[..bytes + PADDING], block.events as usize, events)
-    }
 }
 
 impl Reader<BufReader<File>> {
@@ -506,113 +357,4 @@ impl<R: Read + Seek> Iterator for Events<'_, R> {
             }
         }
     }
-}
-
-/// Reads header and metadata; returns where the blocks begin.
-fn read_meta<R: Read + Seek>(
-    source: &mut R,
-    name: &str,
-    length: u64,
-) -> Result<(Meta, u64), TraceError> {
-    let io = || TraceError::io("read", name);
-    let damaged = |offset, what: String| {
-        Err(TraceError::Damaged { name: name.to_owned(), offset, what, events: 0 })
-    };
-    source.seek(SeekFrom::Start(0)).map_err(io())?;
-    if length < HEADER_BYTES as u64 {
-        let mut bytes = Vec::new();
-        source.take(HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(io())?;
-        if !bytes.is_empty() && crate::format::MAGIC.starts_with(&bytes[..bytes.len().min(8)]) {
-            let what = "the header is incomplete".to_owned();
-            return Err(TraceError::Cut { name: name.to_owned(), offset: 0, what, events: 0 });
-        }
-        return Err(TraceError::NotATrace { name: name.to_owned() });
-    }
-    let mut bytes = [0; HEADER_BYTES];
-    source.read_exact(&mut bytes).map_err(io())?;
-    let header = match Header::parse(&bytes) {
-        Ok(header) => header,
-        Err(Wrong::Magic) => return Err(TraceError::NotATrace { name: name.to_owned() }),
-        Err(wrong) => return damaged(0, describe("the header", wrong)),
-    };
-    if header.version != VERSION {
-        let (found, known) = (header.version, VERSION);
-        return Err(TraceError::Version { name: name.to_owned(), found, known });
-    }
-    let at = HEADER_BYTES as u64;
-    if length - at < u64::from(header.meta_bytes) {
-        let what = "the metadata is incomplete".to_owned();
-        return Err(TraceError::Cut { name: name.to_owned(), offset: at, what, events: 0 });
-    }
-    let mut meta = Vec::new();
-    source.take(u64::from(header.meta_bytes)).read_to_end(&mut meta).map_err(io())?;
-    if crc32fast::hash(&meta) != header.meta_crc {
-        return damaged(at, describe("the metadata", Wrong::Checksum));
-    }
-    match serde_json::from_slice(&meta) {
-        Ok(meta) => Ok((meta, at + u64::from(header.meta_bytes))),
-        Err(error) => damaged(at, format!("the metadata is not what it should be: {error}")),
-    }
-}
-
-/// Reads trailer, summary and index.
-fn read_tail<R: Read + Seek>(
-    source: &mut R,
-    length: u64,
-    blocks_at: u64,
-) -> Result<(Tail, Summary), Failure> {
-    let Some(trailer_at) = length.checked_sub(TRAILER_BYTES as u64).filter(|at| *at >= blocks_at)
-    else {
-        return Err(Damage::cut(blocks_at, "the end of the trace is missing").into());
-    };
-    source.seek(SeekFrom::Start(trailer_at))?;
-    let mut bytes = [0; TRAILER_BYTES];
-    source.read_exact(&mut bytes)?;
-    let trailer = match Trailer::parse(&bytes) {
-        Ok(trailer) => trailer,
-        // Where the file ends, and so what is missing, the blocks will tell.
-        Err(Wrong::Magic) => return Err(Damage::cut(trailer_at, "no trailer").into()),
-        Err(wrong) => return Err(Damage::wrong(trailer_at, "the trailer", wrong).into()),
-    };
-    let at = trailer.footer;
-    let room = trailer_at.checked_sub(at).filter(|_| at >= blocks_at);
-    let Some(room) = room.and_then(|room| room.checked_sub(FOOTER_HEADER_BYTES as u64)) else {
-        let what = format!("the trailer names {at} as the offset of the footer");
-        return Err(Damage::new(trailer_at, what).into());
-    };
-    source.seek(SeekFrom::Start(at))?;
-    let mut bytes = [0; FOOTER_HEADER_BYTES];
-    source.read_exact(&mut bytes)?;
-    let footer =
-        FooterHeader::parse(&bytes).map_err(|wrong| Damage::wrong(at, "the footer", wrong))?;
-    if footer.body_bytes() != room {
-        return Err(Damage::new(at, "the footer is not as long as it says").into());
-    }
-    let mut body = Vec::new();
-    source.take(room).read_to_end(&mut body)?;
-    if crc32fast::hash(&body) != footer.crc {
-        return Err(Damage::wrong(at, "the footer", Wrong::Checksum).into());
-    }
-    let (summary, entries) = body.split_at(footer.summary_bytes as usize);
-    let summary = serde_json::from_slice(summary)
-        .map_err(|error| Damage::new(at, format!("the summary is no summary: {error}")))?;
-    let index: Vec<Entry> = entries.chunks_exact(ENTRY_BYTES).map(Entry::parse).collect();
-    check_index(&index, blocks_at, &trailer).map_err(|what| Damage::new(at, what))?;
-    Ok((Tail { footer: at, events: trailer.events, index }, summary))
-}
-
-/// Whether blocks of an index follow each other, from the first event on.
-fn check_index(index: &[Entry], blocks_at: u64, trailer: &Trailer) -> Result<(), &'static str> {
-    let first = index.first().copied();
-    if first.is_some_and(|first| first != Entry { offset: blocks_at, event_first: 0 }) {
-        return Err("the index does not begin with the first block");
-    }
-    let end = Entry { offset: trailer.footer, event_first: trailer.events };
-    let ordered = index.iter().zip(index.iter().skip(1).chain([&end])).all(|(low, high)| {
-        // The bound on events also keeps their numbers far from the end of 64 bits.
-        low.offset < high.offset
-            && low.event_first < high.event_first
-            && high.event_first - low.event_first <= u64::from(BLOCK_EVENTS_MAX)
-    });
-    if ordered { Ok(()) } else { Err("the index is not in order") }
 }

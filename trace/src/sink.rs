@@ -85,9 +85,7 @@ impl Trace {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn read<R: Read + Seek>(
-        mut reader: Reader<R>,
-    ) -> Result<(Trace, Vec<String>), TraceError> {
+    pub fn read<R: Read + Seek>(mut reader: Reader<R>) -> Result<(Trace, Vec<String>), TraceError> {
         reader.make_lenient();
         let whole = reader.position() == 0;
         let (mut events, mut block) = (Vec::new(), Vec::new());

@@ -5,9 +5,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::check::TOUCH_PAGES_MAX;
-use crate::event::{
-    Access, Call, Event, Exit, File, Kind, Process, ProcessId, Summary, ThreadId,
-};
+use crate::event::{Access, Call, Event, Exit, File, Kind, Process, ProcessId, Summary, ThreadId};
 use crate::page_set::PageSet;
 
 /// What only the maker of a trace knows about it.
@@ -78,12 +76,13 @@ impl Tally {
         }
         let before = self.current.kind.unwrap_or(access.kind);
         self.current.kind = Some(access.kind);
-        self.kinds[before as usize] += u64::from(access.count.saturating_sub(1));
-        self.kinds[access.kind as usize] += 1;
-        let summary = &mut self.summary;
-        summary.events += 1;
-        summary.references += u64::from(access.count);
-        summary.instructions += u64::from(access.instructions);
+        // A hostile `Tick` may have filled the sums already.
+        let add = |sum: &mut u64, more: u32| *sum = sum.saturating_add(more.into());
+        add(&mut self.kinds[before as usize], access.count.saturating_sub(1));
+        add(&mut self.kinds[access.kind as usize], 1);
+        self.summary.events += 1;
+        add(&mut self.summary.references, access.count);
+        add(&mut self.summary.instructions, access.instructions);
         self.pages.insert(self.current.process, access.page);
     }
 

@@ -19,8 +19,8 @@ use crate::tally::{Notes, Tally};
 
 /// Writes events to a `.vtrace` file.
 ///
-/// Dropped without [`finish`](Writer::finish), it leaves what it has written so far, which a lenient
-/// reader reads; [`abandon`](Writer::abandon) removes it.
+/// Dropped without [`finish`](Writer::finish), it leaves what it has written so far, which a
+/// lenient reader reads; [`abandon`](Writer::abandon) removes it.
 pub struct Writer<W: Write> {
     sink: W,
     name: String,
@@ -72,8 +72,8 @@ impl<W: Write> Writer<W> {
     }
 
     fn start(sink: W, name: String, meta: &Meta) -> Result<Writer<W>, TraceError> {
-        let packer = zstd::bulk::Compressor::new(ZSTD_LEVEL)
-            .map_err(TraceError::io("compress", &name))?;
+        let packer =
+            zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(TraceError::io("compress", &name))?;
         let mut writer = Writer {
             sink,
             name,

@@ -79,7 +79,8 @@ pub(crate) fn index(page: Page, level: u32) -> usize {
     (page.0 >> (9 * (level - 1)) & 511) as usize
 }
 
-/// The frame that `page` maps to if the tables permit `access`: recursive, by division, level by level.
+/// The frame that `page` maps to if the tables permit `access`: recursive, by division, level by
+/// level.
 pub(crate) fn naive(
     sim: &Sim,
     table: Frame,

@@ -56,7 +56,7 @@ pub(super) fn copy_on_write<M: Machine>(
         Ok(to) => to,
         Err(no_memory) => {
             x86::store(word, old);
-            return Err(no_memory.into());
+            return Err(Stop::no_memory_beside(frame)(no_memory));
         }
     };
     store.resident_down(space.id(), Resides::from(locked.state().kind()));

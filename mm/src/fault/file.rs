@@ -29,7 +29,7 @@ pub(super) fn fill<M: Machine>(
         Find::Ready(locked) => locked,
         Find::Wait { request, own } => return Err(Stop::Wait { request, own }),
         Find::Beyond => return Err(Stop::Kill(Cause::Violation(Violation::BeyondFile))),
-        Find::NoMemory => return Err(Stop::NoMemory),
+        Find::NoMemory => return Err(Stop::NoMemory(None)),
         Find::Failed => return Err(Stop::Kill(Cause::Io)),
     };
     let from = locked.frame();
@@ -37,7 +37,8 @@ pub(super) fn fill<M: Machine>(
     if scene.access == Access::Write && area.sharing == Sharing::Private {
         // The page itself is never mapped: the writer gets its copy at once.
         locked.set(Flags::REFERENCED);
-        let to = map_new_anon(scene, space, area, |to| machine.copy(from, to))?;
+        let copied = map_new_anon(scene, space, area, |to| machine.copy(from, to));
+        let to = copied.map_err(Stop::no_memory_beside(from))?;
         drop(locked);
         count(scene, true);
         machine.happened(Event::Copy { space: id, page, from, to, read: scene.read });
@@ -46,7 +47,8 @@ pub(super) fn fill<M: Machine>(
     if scene.access == Access::Write {
         locked.set(Flags::DIRTY);
     }
-    map_cached(scene, space, area, leaf, page, &mut locked)?;
+    map_cached(scene, space, area, leaf, page, &mut locked)
+        .map_err(Stop::no_memory_beside(from))?;
     drop(locked);
     let around = if scene.access == Access::Write {
         0

@@ -12,7 +12,7 @@ use crate::objects::io::RequestId;
 use crate::objects::page_cache::Find;
 use crate::objects::store::{Resides, anon_page};
 use crate::objects::swap;
-use crate::reclaim::{Room, make_room};
+use crate::reclaim::{Room, make_room_beside};
 use crate::spaces::AddressSpace;
 use crate::spaces::areas::StackLimits;
 use crate::spaces::protect::entry_bits;
@@ -87,14 +87,22 @@ pub enum Outcome {
 
 /// Why one attempt to resolve did not succeed.
 pub(super) enum Stop {
-    NoMemory,
+    /// No frame is free; this one, found already, is needed beside a new one.
+    NoMemory(Option<Frame>),
     Wait { request: RequestId, own: bool },
     Kill(Cause),
 }
 
 impl From<NoMemory> for Stop {
     fn from(NoMemory: NoMemory) -> Stop {
-        Stop::NoMemory
+        Stop::NoMemory(None)
+    }
+}
+
+impl Stop {
+    /// No frame is free beside `frame`, which must not be evicted to get one.
+    pub(super) fn no_memory_beside(frame: Frame) -> impl FnOnce(NoMemory) -> Stop {
+        move |NoMemory| Stop::NoMemory(Some(frame))
     }
 }
 
@@ -138,7 +146,7 @@ pub fn fault<M: Machine>(
                 }
                 return Outcome::Kill(cause);
             }
-            Err(Stop::NoMemory) => make_room(store, at, machine),
+            Err(Stop::NoMemory(keep)) => make_room_beside(store, at, machine, keep),
         };
         match room {
             Room::Made => {}
@@ -280,7 +288,7 @@ fn swap_in<M: Machine>(
     let mut locked = match swap::find(store, at, machine, slot) {
         Find::Ready(locked) => locked,
         Find::Wait { request, own } => return Err(Stop::Wait { request, own }),
-        Find::NoMemory => return Err(Stop::NoMemory),
+        Find::NoMemory => return Err(Stop::NoMemory(None)),
         Find::Beyond | Find::Failed => return Err(Stop::Kill(Cause::Io)),
     };
     let frame = locked.frame();
@@ -289,13 +297,15 @@ fn swap_in<M: Machine>(
     if scene.access == Access::Write && !sole {
         // Others have a right to these contents: the writer gets a copy at once.
         let leaf = space.leaf(machine, page).expect("the entry was read from it");
-        let copy = map_new_anon(scene, space, area, |to| machine.copy(frame, to))?;
+        let copied = map_new_anon(scene, space, area, |to| machine.copy(frame, to));
+        let copy = copied.map_err(Stop::no_memory_beside(frame))?;
         debug_assert!(x86::load(x86::word(machine, leaf, page)).frame() == copy);
         drop(locked);
         machine.happened(Event::Copy { space: id, page, from: frame, to: copy, read: scene.read });
     } else {
         let leaf = space.leaf(machine, page).expect("the entry was read from it");
-        rmap::add(&store.frames, at, machine, &mut locked, x86::entry_at(leaf, page))?;
+        rmap::add(&store.frames, at, machine, &mut locked, x86::entry_at(leaf, page))
+            .map_err(Stop::no_memory_beside(frame))?;
         let mut bits = entry_bits(area) | ACCESSED;
         if sole && area.permits(Access::Write) {
             bits |= WRITE;

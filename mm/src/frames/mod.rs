@@ -66,6 +66,15 @@ impl Frames {
         sum
     }
 
+    /// Checks the frames that hold links of the reverse map and have room, and counts them; for
+    /// tests.
+    ///
+    /// # Panics
+    /// If their ring is broken or a count is wrong.
+    pub fn check_links<M: Machine>(&self, machine: &M) -> rmap::Partial {
+        self.nodes.check_invariants(&self.table, machine)
+    }
+
     /// Takes a free frame; its descriptor is still that of a free one.
     ///
     /// # Errors

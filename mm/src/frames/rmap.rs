@@ -80,7 +80,8 @@ impl Link {
     }
 }
 
-const NODES_PER_FRAME: u64 = TABLE_ENTRIES as u64 / 2;
+/// Links that one frame holds.
+pub const NODES_PER_FRAME: u64 = TABLE_ENTRIES as u64 / 2;
 
 impl Node {
     const fn frame(self) -> Frame {
@@ -272,6 +273,32 @@ impl Nodes {
         Ok(node)
     }
 
+    /// Walks the ring. See [`Frames::check_links`].
+    pub(super) fn check_invariants<M: Machine>(&self, table: &FrameTable, machine: &M) -> Partial {
+        let mut found = Partial::default();
+        let Some(head) = *self.partial.lock() else { return found };
+        let mut frame = head;
+        loop {
+            let locked = table.lock(frame);
+            let (used, mut free) = (locked.owner() / USED_ONE, locked.owner() & 0xffff);
+            assert!(used > 0 && free > 0, "{frame:?} has {used} links and room for {free}");
+            let mut room = 0;
+            while free != 0 {
+                room += 1;
+                free = machine.table(frame)[(free - 1) as usize * 2].load(Relaxed);
+            }
+            assert_eq!(used + room, NODES_PER_FRAME, "links and room of {frame:?}");
+            found = Partial { frames: found.frames + 1, links: found.links + used };
+            let (_, next) = ring_of(locked.rmap());
+            drop(locked);
+            assert_eq!(ring_of(table.lock(next).rmap()).0, frame, "{next:?} in the ring");
+            frame = next;
+            if frame == head {
+                return found;
+            }
+        }
+    }
+
     fn grow<M: Machine>(
         &self,
         frames: &Frames,
@@ -311,6 +338,15 @@ impl Nodes {
             frames.free(at, machine, frame);
         }
     }
+}
+
+/// The frames that hold links and have room for more, and the links in them.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Partial {
+    /// Number of frames.
+    pub frames: u64,
+    /// Number of links.
+    pub links: u64,
 }
 
 /// The ring's neighbours of `frame`: (previous, next).

@@ -132,7 +132,7 @@ impl<M: Machine> FileEnd<'_, M> {
         if locked.take(Flags::DOOMED) {
             // Truncated or forgotten: it is out of the index already.
             if let Some(slot) = self.slot {
-                store.swap.drop_reference(slot);
+                store.swap.release_of_file(slot);
             }
             store.release(self.at, self.machine, locked);
             return;
@@ -143,7 +143,7 @@ impl<M: Machine> FileEnd<'_, M> {
             return;
         }
         if let Some(slot) = self.slot {
-            store.swap.drop_reference(slot);
+            store.swap.release_of_file(slot);
             locked.set(Flags::DIRTY);
         }
         locked.set(Flags::REFERENCED);
@@ -157,7 +157,7 @@ impl<M: Machine> FileEnd<'_, M> {
         let leaving = locked.take(Flags::LEAVING);
         if locked.take(Flags::DOOMED) {
             if let Some(slot) = self.slot {
-                store.swap.drop_reference(slot);
+                store.swap.release_of_file(slot);
             }
             store.release(self.at, self.machine, locked);
             return;
@@ -169,7 +169,7 @@ impl<M: Machine> FileEnd<'_, M> {
             return;
         }
         if let Some(slot) = self.slot {
-            store.swap.drop_reference(slot);
+            store.swap.release_of_file(slot);
         }
         if outcome == IoOutcome::Failed || self.object.medium == Medium::Memory {
             locked.set(Flags::DIRTY);

@@ -243,6 +243,20 @@ impl Index {
             index = (index | ((1 << (BITS * missing)) - 1)) + 1;
         }
     }
+
+    /// Number of nodes, by a walk through all of them.
+    pub fn nodes<M: Memory>(&self, machine: &M) -> u64 {
+        nodes_below(machine, self.root, self.height)
+    }
+}
+
+fn nodes_below<M: Memory>(machine: &M, word: u64, height: u32) -> u64 {
+    if word == 0 || height == 0 {
+        return 0;
+    }
+    let table = machine.table(node_of(word));
+    let below = table.iter().map(|word| nodes_below(machine, word.load(Relaxed), height - 1));
+    1 + below.sum::<u64>()
 }
 
 const fn place(index: u64, level: u32) -> usize {

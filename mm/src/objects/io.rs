@@ -86,6 +86,11 @@ impl Requests {
         }
     }
 
+    /// Every request under way, whether a disk has it already or not.
+    pub fn under_way(&self) -> impl Iterator<Item = &Request> {
+        self.slots.iter().flatten()
+    }
+
     /// Whether no further request fits until one is completed.
     pub fn is_full(&self) -> bool {
         self.free.is_empty()

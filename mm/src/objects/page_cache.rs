@@ -16,7 +16,7 @@
 use alloc::sync::Arc;
 use core::ops::Range;
 
-use super::file::{FileObject, Medium, owner_word};
+use super::file::{FILE_PAGES_MAX, FileError, FileObject, Medium, owner_word};
 use super::index::Cached;
 use super::io::{Direction, IO_PAGES_MAX, RequestId};
 use super::readahead::Asked;
@@ -48,6 +48,16 @@ pub enum Find<'a> {
     Failed,
 }
 
+impl<'a> Find<'a> {
+    /// Lets `then` change the frame if it is ready.
+    fn inspect(mut self, then: impl FnOnce(&mut Locked<'a>)) -> Find<'a> {
+        if let Find::Ready(locked) = &mut self {
+            then(locked);
+        }
+        self
+    }
+}
+
 /// Finds page `index` of `file`, starting I/O if it must be read.
 pub fn find<'a, M: Machine>(
     store: &'a Store,
@@ -59,6 +69,18 @@ pub fn find<'a, M: Machine>(
 ) -> Find<'a> {
     let object = store.files.get(file);
     let mut object = object.lock();
+    find_in(store, at, machine, file, &mut object, index, asked)
+}
+
+fn find_in<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    object: &mut FileObject,
+    index: u64,
+    asked: Asked,
+) -> Find<'a> {
     let pages = object.pages();
     if index >= pages {
         return Find::Beyond;
@@ -68,7 +90,7 @@ pub fn find<'a, M: Machine>(
             let max = store.tunables.read_ahead_pages;
             if let Some(window) = object.read_ahead.hit(index, max, pages) {
                 // Ahead of need: if there is no room for it, nothing is lost.
-                let _ = read(store, at, machine, file, &mut object, &window, None);
+                let _ = read(store, at, machine, file, object, &window, None);
             }
             let locked = store.frames.table.lock(frame);
             if locked.state().has(Flags::READING) {
@@ -76,9 +98,9 @@ pub fn find<'a, M: Machine>(
             }
             Find::Ready(locked)
         }
-        Cached::Swapped(slot) => read_swapped(store, at, machine, file, &mut object, index, slot),
+        Cached::Swapped(slot) => read_swapped(store, at, machine, file, object, index, slot),
         Cached::Nothing if object.medium == Medium::Memory || object.is_warm(index) => {
-            match add(store, at, machine, file, &mut object, index) {
+            match add(store, at, machine, file, object, index) {
                 Ok(locked) => {
                     object.take_warm(index);
                     Find::Ready(locked)
@@ -89,7 +111,7 @@ pub fn find<'a, M: Machine>(
         Cached::Nothing => {
             let max = store.tunables.read_ahead_pages;
             let window = object.read_ahead.miss(asked, index, max, pages);
-            read(store, at, machine, file, &mut object, &window, Some(index))
+            read(store, at, machine, file, object, &window, Some(index))
         }
     }
 }
@@ -124,29 +146,37 @@ pub(crate) fn find_around<'a, M: Machine>(
     }
 }
 
-/// Finds page `index` in order to write it whole: what it held does not matter, so nothing is read.
-pub fn find_to_overwrite<'a, M: Machine>(
+/// Finds the page of the file that `bytes`, which are within one, are written to. It is dirty then,
+/// and the file has grown to hold them.
+///
+/// A page that is overwritten whole, as far as there is anything in it, is not read first.
+pub fn find_to_write<'a, M: Machine>(
     store: &'a Store,
     at: At,
     machine: &M,
     file: FileRef,
-    index: u64,
+    bytes: Range<u64>,
 ) -> Find<'a> {
     let object = store.files.get(file);
     let mut object = object.lock();
-    match object.index.get(machine, index) {
-        Cached::Frame(_) | Cached::Swapped(_) => {
-            drop(object);
-            find(store, at, machine, file, index, Asked::Read)
-        }
-        Cached::Nothing => match add(store, at, machine, file, &mut object, index) {
+    let index = bytes.start / PAGE_BYTES;
+    let page = index * PAGE_BYTES..(index + 1) * PAGE_BYTES;
+    let whole = (bytes.start == page.start || page.start >= object.bytes)
+        && (bytes.end == page.end || bytes.end >= object.bytes);
+    let found = match object.index.get(machine, index) {
+        Cached::Nothing if whole => match add(store, at, machine, file, &mut object, index) {
             Ok(locked) => {
                 object.take_warm(index);
                 Find::Ready(locked)
             }
             Err(NoMemory) => Find::NoMemory,
         },
-    }
+        _ => find_in(store, at, machine, file, &mut object, index, Asked::Read),
+    };
+    found.inspect(|locked| {
+        locked.set(Flags::DIRTY);
+        object.bytes = object.bytes.max(bytes.end);
+    })
 }
 
 /// Puts a new zeroed frame into the cache as page `index`.
@@ -184,11 +214,15 @@ pub fn prefetch<M: Machine>(
     }
     let end = pages.end.min(object.pages());
     let mut next = pages.start;
-    // Ends: each turn asks for one window more, up to the end.
+    // Ends: each turn asks for one window more, up to the end or to the first refusal.
     while next < end {
         let window = next..end.min(next + IO_PAGES_MAX as u64);
         next = window.end;
-        drop(read(store, at, machine, file, &mut object, &window, None));
+        match read(store, at, machine, file, &mut object, &window, None) {
+            Find::Wait { own: true, .. } | Find::Beyond | Find::Ready(_) => {}
+            // No memory, no room in the queue, or no disk: the rest would meet the same.
+            Find::Wait { .. } | Find::NoMemory | Find::Failed => return,
+        }
     }
 }
 
@@ -384,13 +418,23 @@ fn read_swapped<'a, M: Machine>(
 
 /// Sets the size of a file. Pages beyond the new end leave the cache and all page tables; a program
 /// that touches them again gets SIGBUS.
-pub fn truncate<M: Machine>(store: &Store, at: At, machine: &M, file: FileRef, bytes: u64) {
+pub fn truncate<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    bytes: u64,
+) -> Result<(), FileError> {
+    if bytes.div_ceil(PAGE_BYTES) > FILE_PAGES_MAX {
+        return Err(FileError::TooLarge);
+    }
     let object = store.files.get(file);
     let mut object = object.lock();
     let keep = bytes.div_ceil(PAGE_BYTES);
     let end = object.pages();
     object.bytes = bytes;
     drop_pages(store, at, machine, &mut object, keep..end);
+    Ok(())
 }
 
 /// Forgets a file that has no name and is mapped nowhere: its pages need not be kept.
@@ -422,7 +466,7 @@ fn drop_pages<M: Machine>(
         match cached {
             Cached::Nothing => {}
             Cached::Swapped(slot) => {
-                store.swap.drop_reference(slot);
+                store.swap.release_of_file(slot);
                 object.cached += 1; // `remove` counts a frame less
                 remove(store, at, machine, object, index, Cached::Nothing);
             }
@@ -434,6 +478,7 @@ fn drop_pages<M: Machine>(
                 }
                 remove(store, at, machine, object, index, Cached::Nothing);
                 store.unlist(&mut locked);
+                locked.unpin_all();
                 if locked.state().has_any(Flags::READING | Flags::WRITING) {
                     // The frame is the disk's until the request ends.
                     locked.set(Flags::DOOMED);

@@ -1,10 +1,10 @@
 //! Swap slots: which places of a swap device are taken, by how many entries, and what is in memory.
 //!
-//! A slot holds the contents of one page. A page that is evicted takes a slot; each entry that names
-//! it is one *use*, and a fork duplicates uses. Pages evicted one after another are often needed one
-//! after another, so they should be neighbours on the device: slots are handed out upwards through a
-//! cluster of 256, and a new cluster is a wholly free one as long as there is any (Linux fills swap
-//! clusters in the same way).
+//! A slot holds the contents of one page. A page that is evicted takes a slot; each entry that
+//! names it is one *use*, and a fork duplicates uses. Pages evicted one after another are often
+//! needed one after another, so they should be neighbours on the device: slots are handed out
+//! upwards through a cluster of 256, and a new cluster is a wholly free one as long as there is
+//! any (Linux fills swap clusters in the same way).
 //!
 //! ```text
 //!     cluster 0            cluster 1            cluster 2            cluster 3
@@ -13,8 +13,9 @@
 //!                          there: last resort   here one by one      wholly free
 //! ```
 //!
-//! The *swap cache* tells which frame has the contents of a slot just now: one that is being written
-//! out, or was read in, perhaps ahead of need. Faults of several programs on one slot meet there.
+//! The *swap cache* tells which frame has the contents of a slot just now: one that is being
+//! written out, or was read in, perhaps ahead of need. Faults of several programs on one slot meet
+//! there.
 //!
 //! Invariant: a slot is handed out again only when it has no uses and no cached frame. Otherwise a
 //! write still under way could land in a slot that is by then somebody else's page.
@@ -35,7 +36,8 @@ use crate::addr::{Frame, Slot};
 /// Slots of a cluster, which are filled in order.
 pub const CLUSTER_SLOTS: u32 = 256;
 
-/// The slots of one swap device.
+/// The slots of one swap device. A number that is not below [`total`](Self::total) is a bug of the
+/// caller's, and every method panics on it.
 #[derive(Debug)]
 pub struct Slots {
     uses: Box<[u32]>,    // entries that name the slot
@@ -161,8 +163,8 @@ impl Slots {
         Some(frame)
     }
 
-    /// The numbers of the aligned group of 2^`page_cluster` slots around `slot`, as far as there are
-    /// so many: what is worth reading together (Linux: `vm.page-cluster`).
+    /// The numbers of the aligned group of 2^`page_cluster` slots around `slot`, as far as there
+    /// are so many: what is worth reading together (Linux: `vm.page-cluster`).
     ///
     /// Free slots and cached ones are among them; the caller passes them over.
     pub fn cluster(&self, slot: Slot, page_cluster: u32) -> Range<u32> {

@@ -11,16 +11,18 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use spin::Mutex;
 
 use super::Flush;
+use super::complete::swapped_page;
 use super::file::Files;
 use super::io::Requests;
 use super::swap::Swap;
-use crate::addr::{Frame, Page};
+use crate::addr::{Frame, Page, Slot};
 use crate::event::Counters;
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::frames::zone::Reserve;
-use crate::frames::{Frames, NoMemory};
+use crate::frames::{Frames, NoMemory, rmap};
 use crate::machine::{At, Machine, SpaceId};
 use crate::replace::{PageId, Replacement};
+use crate::translate::x86_64 as x86;
 
 /// Numbers that an administrator may turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -249,4 +251,18 @@ pub(crate) fn anon_page(space: SpaceId, page: Page) -> PageId {
 #[inline]
 pub(crate) fn file_page(owner_word: u64) -> PageId {
     PageId(owner_word)
+}
+
+/// The identity of the page in a frame in use.
+pub(crate) fn identity<M: Machine>(store: &Store, machine: &M, frame: &Locked<'_>) -> PageId {
+    if frame.state().kind() == Kind::File {
+        return file_page(frame.owner());
+    }
+    match rmap::entries(machine, frame).next() {
+        Some(entry_at) => {
+            let (space, page) = x86::page_of(&store.frames, entry_at);
+            anon_page(space, page)
+        }
+        None => swapped_page(Slot(frame.owner() as u32)),
+    }
 }

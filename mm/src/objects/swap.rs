@@ -5,6 +5,8 @@
 //! less than half full, so that evicting it again needs no write; a device that holds its slots in RAM
 //! (zram) gives the slot up at once instead.
 
+use alloc::boxed::Box;
+use alloc::vec;
 use core::ops::Range;
 
 use spin::Mutex;
@@ -39,6 +41,8 @@ impl SwapConfig {
 /// The swap device of a machine.
 pub struct Swap {
     config: SwapConfig,
+    /// One bit a slot: a page of shared memory is in it, so that it is not read ahead as anonymous.
+    of_files: Mutex<Box<[u64]>>,
     /// Which slots are in use by how many, and which frames hold a copy of one.
     pub slots: Mutex<Slots>,
 }
@@ -46,7 +50,9 @@ pub struct Swap {
 impl Swap {
     /// A device with all slots free.
     pub fn new(config: SwapConfig) -> Swap {
-        Swap { config, slots: Mutex::new(Slots::new(config.slots)) }
+        let of_files = vec![0; config.slots.div_ceil(64) as usize].into_boxed_slice();
+        let slots = Mutex::new(Slots::new(config.slots));
+        Swap { config, of_files: Mutex::new(of_files), slots }
     }
 
     /// Its configuration.
@@ -74,7 +80,20 @@ impl Swap {
 
     /// Takes a free slot for a page of shared memory: the index of its file will name it.
     pub(crate) fn reserve_for_file(&self) -> Option<Slot> {
-        self.slots.lock().alloc()
+        let slot = self.slots.lock().alloc()?;
+        self.of_files.lock()[slot.0 as usize / 64] |= 1 << (slot.0 % 64);
+        Some(slot)
+    }
+
+    /// The index of a file no longer names `slot`, which is free now.
+    pub(crate) fn release_of_file(&self, slot: Slot) {
+        self.of_files.lock()[slot.0 as usize / 64] &= !(1 << (slot.0 % 64));
+        let last = self.slots.lock().free(slot);
+        debug_assert!(last, "{slot:?} of a file has other uses");
+    }
+
+    fn is_of_file(&self, slot: u32) -> bool {
+        self.of_files.lock()[slot as usize / 64] & 1 << (slot % 64) != 0
     }
 
     /// One entry more names `slot`.
@@ -164,7 +183,11 @@ pub fn find<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -
 fn neighbours(store: &Store, slot: Slot) -> Range<Slot> {
     let slots = store.swap.slots.lock();
     let cluster = slots.cluster(slot, u32::from(store.swap.config.page_cluster));
-    let wanted = |slot: u32| slots.count(Slot(slot)) > 0 && slots.cached(Slot(slot)).is_none();
+    let wanted = |slot: u32| {
+        slots.count(Slot(slot)) > 0
+            && slots.cached(Slot(slot)).is_none()
+            && !store.swap.is_of_file(slot)
+    };
     let mut start = slot.0;
     while start > cluster.start && wanted(start - 1) {
         start -= 1;
@@ -227,6 +250,7 @@ pub(crate) fn drop_reference<M: Machine>(store: &Store, at: At, machine: &M, slo
         return;
     }
     if state.has_any(Flags::READING | Flags::WRITING) {
+        store.unlist(&mut locked);
         locked.set(Flags::DOOMED);
     } else {
         leave_cache(store, &mut locked);

@@ -40,7 +40,7 @@ pub fn background<M: Machine>(store: &Store, at: At, machine: &M) -> Background 
         if leaving >= missing {
             return Background::Writing;
         }
-        let (freed, queued) = shrink(store, at, machine, (missing - leaving).min(BATCH));
+        let (freed, queued) = shrink(store, at, machine, (missing - leaving).min(BATCH), None);
         if freed + queued == 0 {
             return if leaving > 0 { Background::Writing } else { Background::Exhausted };
         }

@@ -1,6 +1,8 @@
 //! Direct reclaim: who needs a frame and finds none makes one free.
 
-use super::evict::{Evicted, evict_one};
+use super::evict::{Evicted, evict_one, evict_this};
+use crate::addr::Frame;
+use crate::frames::table::Flags;
 use crate::machine::{At, Machine};
 use crate::objects::Store;
 use crate::objects::io::RequestId;
@@ -21,26 +23,46 @@ pub enum Room {
 
 /// Frees some frames, or says what to wait for, or that there is nothing.
 pub fn make_room<M: Machine>(store: &Store, at: At, machine: &M) -> Room {
+    make_room_beside(store, at, machine, None)
+}
+
+/// As [`make_room`], but spares the frame `keep`, which the caller has and needs beside a new one.
+///
+/// Otherwise two pages that are needed together could drive each other out for ever on a machine that
+/// has room for one: a copy and its original, a page and the link of its reverse map.
+pub fn make_room_beside<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    keep: Option<Frame>,
+) -> Room {
     store.counters(at).direct_reclaims.add(1);
-    let (freed, _) = shrink(store, at, machine, BATCH);
+    let (freed, queued) = shrink(store, at, machine, BATCH, keep);
     if freed > 0 {
         return Room::Made;
     }
-    store.requests.lock().some_write().map_or(Room::None, Room::After)
+    if queued == 0 && sweep(store, at, machine, keep) == Evicted::Freed {
+        return Room::Made;
+    }
+    // A write frees frames when it ends. So may a read: its frames can be evicted then, and where the
+    // queue is full, it makes room for a write.
+    let requests = store.requests.lock();
+    requests.some_write().or_else(|| requests.some()).map_or(Room::None, Room::After)
 }
 
-/// Evicts until `want` frames are free or leaving, or until every evictable frame was tried. Returns
-/// how many are free and how many are leaving.
+/// Evicts until `want` frames are free or leaving, or until as many victims were stuck as there are
+/// evictable frames. Returns how many are free and how many are leaving.
 pub(super) fn shrink<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
     want: usize,
+    keep: Option<Frame>,
 ) -> (usize, usize) {
     let (mut freed, mut queued, mut stuck) = (0, 0, 0);
     let evictable = store.order.lock().as_policy_mut().len();
     while freed + queued < want && stuck <= evictable {
-        match evict_one(store, at, machine) {
+        match evict_one(store, at, machine, keep) {
             Evicted::Freed => freed += 1,
             Evicted::Queued => queued += 1,
             Evicted::Stuck => stuck += 1,
@@ -48,4 +70,22 @@ pub(super) fn shrink<M: Machine>(
         }
     }
     (freed, queued)
+}
+
+/// Tries every evictable frame once, whatever the policy thinks, until one is free or leaving.
+///
+/// A policy may name the same stuck frames again and again, as Random does. Before a program is killed
+/// for it, memory is searched to the end. O(n), but only where the alternative is a death.
+fn sweep<M: Machine>(store: &Store, at: At, machine: &M, keep: Option<Frame>) -> Evicted {
+    for number in 0..store.frames.table.count() as u32 {
+        let frame = Frame(number);
+        if Some(frame) == keep || !store.frames.table.peek(frame).has(Flags::LISTED) {
+            continue;
+        }
+        let tried = evict_this(store, at, machine, frame);
+        if matches!(tried, Evicted::Freed | Evicted::Queued) {
+            return tried;
+        }
+    }
+    Evicted::NoVictim
 }

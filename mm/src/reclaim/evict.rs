@@ -11,7 +11,7 @@
 //! Invariant: a frame leaves the policy before its translations are removed, and its translations
 //! before it is free. Otherwise a fault could map a frame that is already someone else's.
 
-use crate::addr::{Frame, Pages, Slot};
+use crate::addr::{Frame, Pages};
 use crate::event::{Event, Kept, Target};
 use crate::frames::rmap;
 use crate::frames::table::{Flags, FrameTable, Kind, Locked};
@@ -21,7 +21,7 @@ use crate::objects::detach::unmap_everywhere;
 use crate::objects::file::{Medium, owner_of};
 use crate::objects::index::Cached;
 use crate::objects::io::Direction;
-use crate::objects::store::{anon_page, file_page};
+use crate::objects::store::identity;
 use crate::objects::{Store, page_cache, swap};
 use crate::replace::{PageId, Witness};
 use crate::spaces::AddressSpace;
@@ -41,27 +41,45 @@ pub enum Evicted {
     NoVictim,
 }
 
-/// Evicts the page that the policy chooses.
-pub(super) fn evict_one<M: Machine>(store: &Store, at: At, machine: &M) -> Evicted {
-    let victim = {
+/// Evicts the page that the policy chooses, unless it is `keep`.
+pub(super) fn evict_one<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    keep: Option<Frame>,
+) -> Evicted {
+    store.counters(at).scanned.add(1);
+    let mut victim = {
         let mut order = store.order.lock();
         let policy = order.as_policy_mut();
         let mut look = Look { table: &store.frames.table, machine };
         let Some(frame) = policy.evict(&mut look) else { return Evicted::NoVictim };
-        match store.frames.table.try_lock(frame) {
-            Some(mut locked) => {
-                locked.clear(Flags::LISTED);
-                locked
-            }
-            None => {
-                // In use this very moment, so not the coldest.
-                policy.insert(frame, PageId(u64::from(frame.0)));
-                store.counters(at).scanned.add(1);
-                return Evicted::Stuck;
-            }
-        }
+        let Some(locked) = store.frames.table.try_lock(frame) else {
+            // In use this very moment, so not the coldest.
+            policy.insert(frame, PageId(u64::from(frame.0)));
+            return Evicted::Stuck;
+        };
+        locked
     };
-    store.counters(at).scanned.add(1);
+    victim.clear(Flags::LISTED);
+    if Some(victim.frame()) == keep {
+        return stuck(store, machine, victim);
+    }
+    evict(store, at, machine, victim)
+}
+
+/// Evicts the page in `frame` if it is evictable, without asking the policy.
+pub(super) fn evict_this<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    frame: Frame,
+) -> Evicted {
+    let mut victim = store.frames.table.lock(frame);
+    if !victim.state().has(Flags::LISTED) {
+        return Evicted::Stuck;
+    }
+    store.unlist(&mut victim);
     evict(store, at, machine, victim)
 }
 
@@ -84,23 +102,9 @@ fn evict<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) 
     }
 }
 
-/// The identity of the page in an anonymous frame.
-fn identity<M: Machine>(store: &Store, machine: &M, frame: &Locked<'_>) -> PageId {
-    match rmap::entries(machine, frame).next() {
-        Some(entry_at) => {
-            let (space, page) = x86::page_of(&store.frames, entry_at);
-            anon_page(space, page)
-        }
-        None => swapped_page(Slot(frame.owner() as u32)),
-    }
-}
-
 /// Puts a frame back that cannot go now.
 fn stuck<M: Machine>(store: &Store, machine: &M, mut frame: Locked<'_>) -> Evicted {
-    let page = match frame.state().kind() {
-        Kind::File => file_page(frame.owner()),
-        _ => identity(store, machine, &frame),
-    };
+    let page = identity(store, machine, &frame);
     store.list(&mut frame, page);
     Evicted::Stuck
 }
@@ -228,7 +232,7 @@ fn evict_file<M: Machine>(
         return Evicted::Queued;
     }
     if let Some(slot) = slot {
-        store.swap.drop_reference(slot);
+        store.swap.release_of_file(slot);
     }
     frame.set(Flags::DIRTY);
     stuck(store, machine, frame)
@@ -303,18 +307,15 @@ pub fn page_out<M: Machine>(
     pages: Pages,
 ) -> u64 {
     let mut count = 0;
-    resident_frames(machine, space, pages, |_, frame| {
-        if frame == store.zero {
-            return;
-        }
-        let mut locked = store.frames.table.lock(frame);
-        if locked.state().mapped() != 1 || !locked.state().has(Flags::LISTED) {
-            return;
-        }
-        store.unlist(&mut locked);
-        if matches!(evict(store, at, machine, locked), Evicted::Freed | Evicted::Queued) {
-            count += 1;
-        }
-    });
+    for area in space.areas().iter_range(pages) {
+        let part = area.pages.intersect(pages);
+        resident_frames(machine, space, part, |_, frame| {
+            let state = store.frames.table.peek(frame);
+            if state.mapped() == 1 && state.has(Flags::LISTED) {
+                let evicted = evict_this(store, at, machine, frame);
+                count += u64::from(matches!(evicted, Evicted::Freed | Evicted::Queued));
+            }
+        });
+    }
     count
 }

@@ -36,7 +36,7 @@ pub const AREAS_MAX: usize = 65530;
 /// Why an area is not mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MapError {
-    /// This page, the first of those asked for, is in an area already.
+    /// This page is in an area already; the first such of those asked for.
     Occupied(Page),
     /// There would be more areas than allowed.
     TooMany,
@@ -155,9 +155,9 @@ impl Areas {
 
     /// The highest place for `count` pages between `floor` and `below`, as `mmap` looks for it.
     ///
-    /// Its first page is a multiple of `align` pages. Guard gaps are left free. `None` if nothing is
-    /// asked for or no gap fits. O(log n), unless gaps are long enough but misaligned: each of those
-    /// is tried, because to look for `align - 1` pages more would miss gaps that do fit.
+    /// Its first page is a multiple of `align` pages. Guard gaps are left free. `None` if nothing
+    /// is asked for or no gap fits. O(log n), unless gaps are long enough but misaligned: each of
+    /// those is tried, because to look for `align - 1` pages more would miss gaps that do fit.
     ///
     /// # Panics
     /// If `align` is not a power of two.
@@ -220,8 +220,8 @@ impl Areas {
     ///
     /// Areas are cut where `pages` begins and ends, and merged again where they are alike then.
     /// Pages in no area are passed over; whoever minds asks [`covered`](Self::covered) first, and
-    /// then changes the pages below the hole (`mprotect`) or all (`madvise`). A refused `change` may
-    /// have been called, but what it did is undone.
+    /// then changes the pages below the hole (`mprotect`) or all (`madvise`). A refused `change`
+    /// may have been called, but what it did is undone.
     ///
     /// # Panics
     /// If `change` alters `pages` of an area.
@@ -555,7 +555,8 @@ mod tests {
 
     #[test]
     fn a_gap_beneath_an_area_in_the_guard_gap_can_be_used() {
-        // 8 pages below 50 are guarded, but the area mapped by address at 45 ends the stack's reach.
+        // 8 pages below 50 are guarded, but the area mapped by address at 45 ends the stack's
+        // reach.
         let areas = areas_of(&[rw(40, 41), rw(45, 46), stack(50, 60)]);
         assert_eq!(areas.find_gap_down(4, Page(60), Page(30), 1), Some(Page(41)));
     }

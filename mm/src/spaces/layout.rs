@@ -35,8 +35,8 @@
 //! (`setarch -R`), so equal runs have equal addresses. Heap and mappings grow towards each other
 //! and share what is between them.
 //!
-//! Invariant: at least a guard gap lies between the longest stack and `mmap_base`. Otherwise a stack
-//! that overflows would run into a mapping and corrupt it silently.
+//! Invariant: at least a guard gap lies between the longest stack and `mmap_base`. Otherwise a
+//! stack that overflows would run into a mapping and corrupt it silently.
 
 use crate::addr::{PAGE_BYTES, Page, Pages, VirtAddr};
 

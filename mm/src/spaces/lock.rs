@@ -10,7 +10,7 @@ use crate::addr::{Frame, Pages};
 use crate::frames::table::{Flags, Locked};
 use crate::machine::Machine;
 use crate::objects::Store;
-use crate::objects::store::anon_page;
+use crate::objects::store::identity;
 use crate::translate::x86_64::{self as x86, Holds};
 
 /// Locks the areas in `pages`.
@@ -27,7 +27,7 @@ pub fn lock<M: Machine>(
     // Only pages of areas that were not locked get a pin: each mapping pins once.
     for vma in space.areas.iter_range(pages) {
         if !vma.flags.contains(VmaFlags::LOCKED) {
-            each_frame(store, machine, space, vma.pages.intersect(pages), |store, frame, _| {
+            each_frame(store, machine, space, vma.pages.intersect(pages), |store, frame| {
                 store.unlist(frame);
                 frame.pin();
             });
@@ -56,7 +56,7 @@ pub fn unlock<M: Machine>(
     if let Err(error) = space.areas.change(pages, |vma| vma.flags.remove(both)) {
         for vma in space.areas.iter_range(pages) {
             if vma.flags.contains(VmaFlags::LOCKED) {
-                each_frame(store, machine, space, vma.pages.intersect(pages), |store, frame, _| {
+                each_frame(store, machine, space, vma.pages.intersect(pages), |store, frame| {
                     store.unlist(frame);
                     frame.pin();
                 });
@@ -80,11 +80,12 @@ fn unpin<M: Machine>(
         if vma.flags.contains(VmaFlags::LOCKED) != with.contains(VmaFlags::LOCKED) {
             continue;
         }
-        each_frame(store, machine, space, vma.pages.intersect(pages), |store, frame, page| {
+        each_frame(store, machine, space, vma.pages.intersect(pages), |store, frame| {
             if frame.state().pins() > 0 {
                 frame.unpin();
             }
-            store.list(frame, anon_page(space.id(), page));
+            let page = identity(store, machine, frame);
+            store.list(frame, page);
         });
     }
 }
@@ -94,7 +95,7 @@ fn each_frame<M: Machine>(
     machine: &M,
     space: &AddressSpace,
     pages: Pages,
-    mut each: impl FnMut(&Store, &mut Locked<'_>, crate::addr::Page),
+    mut each: impl FnMut(&Store, &mut Locked<'_>),
 ) {
     x86::for_leaves(machine, space.root(), pages, |leaf, part| {
         for page in part.iter() {
@@ -105,7 +106,7 @@ fn each_frame<M: Machine>(
             }
             let mut locked = store.frames.table.lock(frame);
             if still_maps(word, frame) && !locked.state().has(Flags::READING) {
-                each(store, &mut locked, page);
+                each(store, &mut locked);
             }
         }
     });

@@ -182,6 +182,10 @@ fn grow_heap(
     old: Page,
     new: Page,
 ) -> Result<(), Refused> {
+    // `mremap` may have lengthened the heap's area beyond its end already.
+    if let Some(vma) = space.areas.iter_range(Pages::new(old, new)).next() {
+        return Err(Refused::Occupied(vma.pages.start.max(old)));
+    }
     let heap = (old > start).then(|| Page(old.0 - 1));
     let is_heap = |vma: &Vma| vma.flags.contains(VmaFlags::HEAP);
     if let Some(last) = heap

@@ -26,6 +26,9 @@ pub enum Move {
 
 /// Changes the range `old`, which must lie in one area, to `count` pages, and perhaps moves it.
 /// Returns its pages.
+///
+/// # Errors
+/// If it cannot; nothing has changed then, except that what was at a [`Move::To`] may be gone.
 pub fn remap<M: Machine>(
     store: &Store,
     at: At,
@@ -60,6 +63,10 @@ pub fn remap<M: Machine>(
         return Ok(kept);
     }
     // Only a range that ends its area can grow in place.
+    let user_end = super::layout::USER_END.page();
+    if count > user_end.0 - old.start.0 {
+        return Err(Refused::NoRoom);
+    }
     let grown = Pages::at(old.start, count);
     if area.pages.end == old.end && space.areas.grow_up(old.start, grown.end).is_ok() {
         return Ok(grown);

@@ -174,8 +174,9 @@ impl AddressSpace {
     /// The widest range around `pages` in which no area is left.
     pub(super) fn hole_around(&self, pages: Pages) -> Pages {
         let start = self.areas.below(pages.start).map_or(Page(0), |vma| vma.pages.end);
-        let user_end = super::layout::USER_END.page_up();
-        let end = self.areas.at_or_above(pages.start).map_or(user_end, |vma| vma.pages.start);
+        // The end of the lower half, not of what may be mapped: the tables of the last page span both.
+        let half_end = super::layout::HOLE_START.page();
+        let end = self.areas.at_or_above(pages.start).map_or(half_end, |vma| vma.pages.start);
         Pages::new(start.min(pages.start), end.max(pages.end))
     }
 

@@ -7,7 +7,7 @@ use crate::addr::{Page, Pages};
 use crate::frames::rmap;
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine};
-use crate::objects::store::Resides;
+use crate::objects::store::{Resides, identity};
 use crate::objects::{Flush, Store, swap};
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, LEAF_PAGES};
 
@@ -132,7 +132,13 @@ pub(crate) fn dropped<M: Machine>(
     old: Entry,
     flush: &mut Flush,
 ) {
+    if old.has(DIRTY) {
+        frame.set(Flags::DIRTY);
+    }
     if frame.state().mapped() > 0 {
+        // The mapping that went may have been the last that pinned it.
+        let page = identity(store, machine, &frame);
+        store.list(&mut frame, page);
         return;
     }
     match frame.state().kind() {
@@ -140,9 +146,6 @@ pub(crate) fn dropped<M: Machine>(
             // It stays in the page cache; what its entry knew, the frame must know now.
             if old.has(ACCESSED) && !old.has(x86::NO_RECENCY) {
                 frame.set(Flags::REFERENCED);
-            }
-            if old.has(DIRTY) {
-                frame.set(Flags::DIRTY);
             }
             // Pinned until no TLB maps it: an eviction would free it too early.
             frame.unpin_all();
@@ -154,9 +157,12 @@ pub(crate) fn dropped<M: Machine>(
         Kind::Anon => {
             let in_swap = frame.state().has(Flags::IN_SWAP);
             if in_swap && store.swap.references(swap::slot_of(&frame)) > 0 {
+                let page = identity(store, machine, &frame);
+                store.list(&mut frame, page);
                 return;
             }
             if frame.state().has_any(Flags::WRITING | Flags::READING) {
+                store.unlist(&mut frame);
                 frame.set(Flags::DOOMED);
                 return;
             }

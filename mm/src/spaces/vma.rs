@@ -1,4 +1,5 @@
-//! An area (Linux: VMA): adjacent pages that a program asked for together, and what it was promised.
+//! An area (Linux: VMA): adjacent pages that a program asked for together, and what it was
+//! promised.
 //!
 //! The area is the promise and the page table only today's truth. A page may be absent, read-only
 //! or in swap at the moment; what an access deserves is decided by its area alone.
@@ -11,9 +12,9 @@
 //!     split at 102:  [100..102, offset 7]  [102..104, offset 9]
 //! ```
 //!
-//! Areas that are alike and adjacent are one area: [`Vma::can_merge_with`] says when. Private memory
-//! without a file is [`Backing::Anonymous`]; shared memory without a file is a file that lives in
-//! memory only, because its pages need an identity that outlives any one address space.
+//! Areas that are alike and adjacent are one area: [`Vma::can_merge_with`] says when. Private
+//! memory without a file is [`Backing::Anonymous`]; shared memory without a file is a file that
+//! lives in memory only, because its pages need an identity that outlives any one address space.
 //!
 //! Knows nothing of: the other areas of its address space, page tables, what a file is.
 

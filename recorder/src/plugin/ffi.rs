@@ -12,8 +12,8 @@
 //!   the initial layout is there to be read.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 
 use super::{BIRTH, Plugin, calls, layout, registry};
 
@@ -101,7 +101,7 @@ symbols! {
     }
     optional {
         walk_areas: extern "C" fn(*mut c_void, OnArea) -> c_int = c"walk_memory_regions",
-        guest_base: *const c_ulong = c"guest_base",
+        guest_base: &'static AtomicU64 = c"guest_base",
     }
 }
 
@@ -115,8 +115,8 @@ fn find(name: &CStr) -> Option<*mut c_void> {
 #[unsafe(no_mangle)]
 #[used]
 #[allow(non_upper_case_globals)] // QEMU's name
-pub static qemu_plugin_version: std::sync::atomic::AtomicI32 =
-    std::sync::atomic::AtomicI32::new(1);
+pub static qemu_plugin_version: AtomicI32 =
+    AtomicI32::new(1);
 
 #[used]
 // SAFETY: the loader calls what this section holds, with arguments that the function may ignore.
@@ -133,8 +133,7 @@ extern "C" fn choose_version() {
 impl Symbols {
     /// What QEMU adds to an address of the program to get one of its own.
     pub(crate) fn guest_base(&self) -> u64 {
-        // SAFETY: the symbol is a global variable of QEMU, constant once the program is loaded.
-        self.guest_base.map_or(0, |base| unsafe { *base })
+        self.guest_base.map_or(0, |base| base.load(Relaxed))
     }
 
     /// The program's areas as `(start, end, rights)`, if this QEMU tells.

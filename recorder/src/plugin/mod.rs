@@ -28,6 +28,7 @@ use crate::filter;
 use crate::shared::{ACTIVE, DONE, FREE, Mapping, Slot};
 use crate::sys;
 use crate::wire::Record;
+pub(crate) use exec::command_line as exec_command_line;
 use lock::Lock;
 use outbox::Outbox;
 use registry::Thread;
@@ -143,6 +144,7 @@ impl Plugin {
                 control.tid.store(sys::thread_id(), Relaxed);
                 control.born.store(sys::boot_ticks(), Relaxed);
                 control.state.store(ACTIVE, Release);
+                header.claims.fetch_add(1, Release);
                 return slot;
             }
             std::thread::sleep(Duration::from_micros(500));

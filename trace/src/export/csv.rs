@@ -17,10 +17,8 @@ pub fn export<R: Read + Seek>(
     out: impl Write,
     name: &str,
 ) -> Result<u64, TraceError> {
-    let failed = |error: csv::Error| TraceError::Export {
-        name: name.to_owned(),
-        what: error.to_string(),
-    };
+    let failed =
+        |error: csv::Error| TraceError::Export { name: name.to_owned(), what: error.to_string() };
     let mut out = csv::Writer::from_writer(out);
     out.write_record(COLUMNS).map_err(failed)?;
     let (mut rows, mut events, mut written) = (Rows::new(), Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! Exports to Apache Parquet, compressed by zstd, one row group for each block of events.
+//! Exports to Apache Parquet, compressed by zstd. A row group takes the rows of eight full blocks.
 
 use std::io::{Read, Seek, Write};
 use std::sync::Arc;
@@ -29,10 +29,8 @@ pub fn export<R: Read + Seek>(
     out: impl Write + Send,
     name: &str,
 ) -> Result<u64, TraceError> {
-    let failed = |error: ParquetError| TraceError::Export {
-        name: name.to_owned(),
-        what: error.to_string(),
-    };
+    let failed =
+        |error: ParquetError| TraceError::Export { name: name.to_owned(), what: error.to_string() };
     let level = ZstdLevel::try_new(3).map_err(failed)?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))

@@ -206,11 +206,8 @@ fn files(call: &Call, row: &mut Row) {
         Call::File(file) => {
             row.kind = "file";
             (row.file, row.bytes) = (Some(file.id), Some(file.bytes));
-            row.detail = Some(if file.memory {
-                format!("memory {}", file.path)
-            } else {
-                file.path.clone()
-            });
+            row.detail =
+                Some(if file.memory { format!("memory {}", file.path) } else { file.path.clone() });
         }
         Call::Read { thread, file, offset, bytes } => {
             name(row, "read", *thread);

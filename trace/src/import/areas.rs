@@ -1,8 +1,8 @@
 //! Infers areas of an address space from the pages that were touched.
 //!
 //! Pages whose gap is small belong together: an allocator or a linker put them there, and what lies
-//! between was not needed. Code (pages that were fetched from) and data are kept apart, since no one
-//! maps them by one call. All areas are anonymous; which file a page came from, no trace tells.
+//! between was not needed. Code (pages that were fetched from) and data are kept apart, since no
+//! one maps them by one call. All areas are anonymous; which file a page came from, no trace tells.
 //!
 //! ```text
 //!     touched    x x.x     xxxxx  F F                                  xx

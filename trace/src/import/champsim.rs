@@ -6,10 +6,10 @@
 //!      9  1  was taken: 0 or 1       32 32  four addresses read
 //!     10  2  destination registers
 //! ```
-//! Records of 64 bytes, little-endian, no header; address 0 is an unused slot. Those of `CloudSuite`
-//! have 96 bytes: four destination registers, the addresses written (four) at 24, those read (four)
-//! at 56. An instruction is a fetch, then its reads, then its writes. Sizes are not told, so no
-//! reference crosses the end of a page.
+//! Records of 64 bytes, little-endian, no header; address 0 is an unused slot. Those of
+//! `CloudSuite` have 96 bytes: four destination registers, the addresses written (four) at 24,
+//! those read (four) at 56. An instruction is a fetch, then its reads, then its writes. Sizes are
+//! not told, so no reference crosses the end of a page.
 
 use std::io::BufRead;
 

@@ -5,8 +5,8 @@
 //!     I  0401ab70,3                 a fetch at this address (hexadecimal) of 3 bytes
 //!      S 1fff000698,8               a store       L: a load       M: a load, then a store
 //! ```
-//! Every `I` line is an instruction and, unless told otherwise, a fetch. A reference across the end of
-//! a page counts for both pages.
+//! Every `I` line is an instruction and, unless told otherwise, a fetch. A reference across the end
+//! of a page counts for both pages.
 //!
 //! The output of the program itself must not be in the same file: let Valgrind write to
 //! `--log-file=FILE`.

@@ -2,12 +2,12 @@
 //!
 //! Each importer reads a stream and fills a [`Sink`]; what it had to skip or guess it returns as
 //! warnings. The formats know no system calls, so the address space is made up: of the pages that
-//! were touched ([`Layout::Inferred`]) or as one anonymous area ([`Layout::OneArea`]). Either is known
-//! only at the end, but must come first: events wait in a temporary file meanwhile, and memory holds
-//! no more than the set of pages.
+//! were touched ([`Layout::Inferred`]) or as one anonymous area ([`Layout::OneArea`]). Either is
+//! known only at the end, but must come first: events wait in a temporary file meanwhile, and
+//! memory holds no more than the set of pages.
 //!
-//! An input that ends in the middle of a record is imported up to there, with a warning. One that is
-//! not of its format is an error that names the place.
+//! An input that ends in the middle of a record is imported up to there, with a warning. One that
+//! is not of its format is an error that names the place.
 
 mod areas;
 pub mod champsim;
@@ -190,9 +190,7 @@ pub fn file(
     let reader = open(path)?;
     let mut writer = Writer::create(out, &meta(format, &options))?;
     match import(format, reader, &options, &mut writer) {
-        Ok(imported) => {
-            writer.finish(Notes { warnings: imported.warnings, ..Notes::default() })
-        }
+        Ok(imported) => writer.finish(Notes { warnings: imported.warnings, ..Notes::default() }),
         Err(error) => {
             writer.abandon();
             Err(error)

@@ -5,8 +5,8 @@
 //!      4  8  object              16  8  number of the object's next request, or -1
 //! ```
 //! Records of 24 bytes, little-endian, no header. Objects become pages of one anonymous area,
-//! numbered by their first request; a page is a page, whatever the size of its object. The format does
-//! not tell reads from writes: every request is a load. Requests of size 0 are left out, as by
+//! numbered by their first request; a page is a page, whatever the size of its object. The format
+//! does not tell reads from writes: every request is a load. Requests of size 0 are left out, as by
 //! libCacheSim.
 
 use std::io::BufRead;

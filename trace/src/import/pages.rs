@@ -20,8 +20,8 @@ use crate::sink::Sink;
 /// Imports page numbers.
 ///
 /// # Errors
-/// [`TraceError::Import`] with the number of a line that is no page number; or if `reader` or `sink`
-/// fails.
+/// [`TraceError::Import`] with the number of a line that is no page number; or if `reader` or
+/// `sink` fails.
 pub fn import(
     reader: impl BufRead,
     options: &Options,
@@ -32,8 +32,8 @@ pub fn import(
     let mut imported = Imported::default();
     while lines.advance()? {
         match parse(lines.line()) {
-            Some(None) => {}
-            Some(Some((page, kind))) => {
+            Some(Line::Empty) => {}
+            Some(Line::Reference(page, kind)) => {
                 let page = place(page, options).map_err(|_| {
                     let below = USER_PAGES.saturating_sub(options.page_base);
                     lines.unexpected(&format!("a page number below {below}"))
@@ -64,12 +64,18 @@ pub(crate) fn place(page: u64, options: &Options) -> Result<u64, TraceError> {
     })
 }
 
-/// Parses a line: `None` if it is wrong, `Some(None)` if there is nothing on it.
-fn parse(line: &[u8]) -> Option<Option<(u64, Kind)>> {
+/// What a good line says.
+enum Line {
+    Empty,
+    Reference(u64, Kind),
+}
+
+/// Parses a line; `None` if it is wrong.
+fn parse(line: &[u8]) -> Option<Line> {
     let line = std::str::from_utf8(line).ok()?;
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split_whitespace();
-    let Some(number) = words.next() else { return Some(None) };
+    let Some(number) = words.next() else { return Some(Line::Empty) };
     let page = match number.strip_prefix("0x").or_else(|| number.strip_prefix("0X")) {
         // The standard parsers would take a sign.
         Some(digits) if digits.starts_with(|c: char| c.is_ascii_hexdigit()) => {
@@ -83,5 +89,5 @@ fn parse(line: &[u8]) -> Option<Option<(u64, Kind)>> {
         Some("w" | "W") => Kind::Store,
         Some(_) => return None,
     };
-    words.next().is_none().then_some(Some((page, kind)))
+    words.next().is_none().then_some(Line::Reference(page, kind))
 }

@@ -168,8 +168,8 @@ impl Spool {
     }
 }
 
-/// The calls that begin the only process of a trace: with these areas, or with one anonymous area of
-/// so many pages from a page on.
+/// The calls that begin the only process of a trace: with these areas, or with one anonymous area
+/// of so many pages from a page on.
 pub(crate) fn begin(
     program: &Program,
     areas: Vec<Area>,

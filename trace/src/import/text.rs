@@ -19,7 +19,14 @@ pub(crate) struct Lines<R> {
 
 impl<R: BufRead> Lines<R> {
     pub(crate) fn new(reader: R, name: &str) -> Lines<R> {
-        Lines { reader, name: name.to_owned(), line: Vec::new(), number: 0, whole: true, cut: false }
+        Lines {
+            reader,
+            name: name.to_owned(),
+            line: Vec::new(),
+            number: 0,
+            whole: true,
+            cut: false,
+        }
     }
 
     /// Goes to the next line; `false` at the end.

@@ -1,8 +1,8 @@
 //! The areas of a space in order, with the longest gap under every node.
 //!
-//! A balanced tree (AVL: Adel'son-Vel'skii and Landis, 1962) whose nodes lie in one array and point
-//! to each other by index. Each node summarises its subtree: where it begins, where it ends, and the
-//! longest gap between two neighbours within.
+//! A balanced tree (AVL: Adel'son-Vel'skii and Landis, 1962) whose nodes lie in one array and
+//! point to each other by index. Each node summarises its subtree: where it begins, where it ends,
+//! and the longest gap between two neighbours within.
 //!
 //! ```text
 //!                    ┌───────────┐
@@ -22,11 +22,12 @@
 //! The *fence* of an area is where free use below it ends: its first page, or a guard gap lower if
 //! it may grow down.
 //!
-//! Costs: every search is O(log n) and allocates nothing. A tree of 65530 areas is at most 22 levels
-//! high. 80 bytes a node; nodes are reused, and a clone copies one array.
+//! Costs: every search is O(log n) and allocates nothing. A tree of 65530 areas is at most 22
+//! levels high. 80 bytes a node; nodes are reused, and a clone copies one array.
 //!
 //! Invariant: the array is never rearranged, so an index names the same area until it is removed.
-//! Removed nodes hold no pages, so a stale index finds nothing instead of a wrong area.
+//! Removed nodes hold no pages until they are reused, so whoever kept an index only has to check
+//! that the area it finds contains the page in question.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;

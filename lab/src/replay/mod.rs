@@ -1,0 +1,264 @@
+//! A replay: the events of a trace, executed on a simulated machine by its processors.
+//!
+//! A discrete-event simulation. Each processor has a clock; the one that is furthest behind runs next,
+//! for a time slice at most. A thread that must wait for a disk gives its processor up, and the others
+//! go on. All times are in picoseconds inside, so that single instructions can be added.
+//!
+//! ```text
+//!     [schedule]  whose event is next             [memory]  access, fault, disks, background reclaim
+//!     [calls]     system calls on the core        [tasks]   threads, processes, address spaces
+//! ```
+
+mod calls;
+mod memory;
+mod schedule;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek};
+
+use vellum_machine::disk::Disk;
+use vellum_machine::events::Events;
+use vellum_machine::profile::Profile;
+use vellum_machine::sim::Sim;
+use vellum_mm::Vm;
+use vellum_mm::addr::{FileRef, PAGE_BYTES};
+use vellum_mm::machine::At;
+use vellum_mm::objects::file::Warmth;
+use vellum_mm::objects::io::{IoOutcome, RequestId};
+use vellum_trace::check::Checker;
+use vellum_trace::event::{Event, FileId, ProcessId, ThreadId};
+use vellum_trace::{Reader, TraceError};
+
+use self::memory::Pause;
+use self::schedule::Cpu;
+use self::tasks::{Process, Space, Thread};
+use crate::experiment::Experiment;
+use crate::report::{
+    ByKind, Faults, MachineReport, MemoryReport, OomKill, ProcessReport, Reclaim, Report, Time,
+    TlbReport, TraceReport,
+};
+
+/// Picoseconds of a nanosecond.
+const PS: u64 = 1000;
+
+/// A replay under way.
+pub struct Replay<'a> {
+    vm: &'a Vm,
+    sim: &'a Sim,
+    profile: &'a Profile,
+    warmth: Warmth,
+    observed: bool,
+
+    threads: Vec<Thread>,
+    processes: Vec<Process>,
+    spaces: Vec<Space>,
+    files: BTreeMap<FileId, FileRef>,
+    /// Files that may have dirty pages, and since when.
+    dirty: BTreeMap<FileRef, u64>,
+
+    cpus: Vec<Cpu>,
+    ready: std::collections::VecDeque<ThreadId>,
+    /// Events read but not executed, of all threads.
+    queued: usize,
+    read: Reading,
+
+    swap_disk: Option<Disk>,
+    file_disk: Disk,
+    completions: Events<RequestId>,
+    /// By request: who waits for it.
+    waiters: Vec<Vec<ThreadId>>,
+    /// By request: whether a disk is at it.
+    under_way: Vec<bool>,
+    pause: Pause,
+    next_flush_ps: u64,
+
+    tables: u64,
+    stats: Stats,
+    kills: Vec<OomKill>,
+}
+
+/// Where the trace is being read.
+#[derive(Default)]
+struct Reading {
+    block: Vec<Event>,
+    next: usize,
+    checker: Checker,
+    /// Events handed out so far: the number of the next one.
+    events: u64,
+    ended: bool,
+}
+
+/// What the replay itself counts.
+#[derive(Default)]
+struct Stats {
+    references: u64,
+    kernel_ps: u64,
+    io_wait_ps: u64,
+    peak_used: u64,
+    peak_tables: u64,
+    peak_swap: u64,
+    violations: u64,
+}
+
+impl<'a> Replay<'a> {
+    /// A replay on `vm` and `sim`, which have just been made for `experiment`.
+    pub fn new(experiment: &'a Experiment, vm: &'a Vm, sim: &'a Sim) -> Replay<'a> {
+        let disks = &experiment.profile.disk;
+        Replay {
+            vm,
+            sim,
+            profile: &experiment.profile,
+            warmth: experiment.warmth,
+            observed: vm.is_observed(),
+            threads: Vec::new(),
+            processes: Vec::new(),
+            spaces: Vec::new(),
+            files: BTreeMap::new(),
+            dirty: BTreeMap::new(),
+            cpus: (0..sim.cpus()).map(|_| Cpu::default()).collect(),
+            ready: std::collections::VecDeque::new(),
+            queued: 0,
+            read: Reading::default(),
+            swap_disk: experiment.swap.disk.map(|kind| Disk::new(kind, disks)),
+            file_disk: Disk::new(experiment.disk, disks),
+            completions: Events::new(),
+            waiters: Vec::new(),
+            under_way: Vec::new(),
+            pause: Pause::default(),
+            next_flush_ps: memory::FLUSH_PERIOD_PS,
+            tables: 0,
+            stats: Stats::default(),
+            kills: Vec::new(),
+        }
+    }
+
+    /// Events executed or read so far.
+    pub fn events(&self) -> u64 {
+        self.read.events
+    }
+
+    /// Replays all events that `reader` yields. `progress` is told now and then how many were read.
+    ///
+    /// # Errors
+    /// If the trace holds an event that cannot have happened.
+    pub fn run<R: Read + Seek>(
+        &mut self,
+        reader: &mut Reader<R>,
+        progress: impl FnMut(u64),
+    ) -> Result<(), TraceError> {
+        self.schedule(reader, progress)?;
+        self.finish();
+        Ok(())
+    }
+
+    /// Ends what is still alive, and the I/O still under way.
+    fn finish(&mut self) {
+        for id in 0..self.processes.len() as ProcessId {
+            if self.processes[id as usize].is_alive() {
+                self.end_process(0, id, "not seen".to_owned());
+            }
+        }
+        self.pump(0);
+        while let Some((at_ns, request)) = self.completions.pop() {
+            self.complete(0, at_ns * PS, request);
+        }
+    }
+
+    fn at(&self, cpu: usize) -> At {
+        At { now: self.cpus[cpu].now_ps / PS, cpu: cpu as u32 }
+    }
+
+    /// A request is done: frames are usable or free, and who waited goes on.
+    fn complete(&mut self, cpu: usize, now_ps: u64, request: RequestId) {
+        let at = At { now: now_ps / PS, cpu: cpu as u32 };
+        self.vm.completed(at, self.sim, request, IoOutcome::Done);
+        self.set_under_way(request, false);
+        self.pause = Pause::default();
+        let Some(waiters) = self.waiters.get_mut(request.0 as usize) else { return };
+        for thread in std::mem::take(waiters) {
+            self.wake(thread, now_ps);
+        }
+    }
+
+    /// The report, after the run.
+    pub fn report(
+        self,
+        mut trace: TraceReport,
+        machine: MachineReport,
+        warnings: Vec<String>,
+    ) -> Report {
+        let counts = self.vm.counts();
+        let tlb = self.sim.counts_total();
+        if trace.references == 0 {
+            trace.references = self.stats.references;
+        }
+        let processes = self.processes.iter().filter(|process| process.was_born());
+        let processes: Vec<_> = processes.map(Process::report).collect();
+        trace.processes = trace.processes.max(processes.len());
+        let end_ps = self.cpus.iter().map(|cpu| cpu.now_ps).max().unwrap_or(0);
+        Report {
+            vellum: env!("CARGO_PKG_VERSION").to_owned(),
+            trace,
+            machine,
+            faults: Faults {
+                minor: counts.minor,
+                major: counts.major,
+                by_kind: ByKind {
+                    zero_page: counts.zero_page,
+                    zero_fill: counts.zero_fill,
+                    file_map: counts.file_map,
+                    file_fill: counts.file_fill,
+                    swap_in: counts.swap_in + counts.swap_cached,
+                    copy_on_write: counts.copy_on_write,
+                    reuse: counts.reuse,
+                    make_dirty: counts.make_dirty,
+                    spurious: counts.spurious,
+                    violation: counts.violation,
+                },
+            },
+            reclaim: Reclaim {
+                scanned: counts.scanned,
+                evicted: counts.evicted,
+                written: counts.written,
+                swapped_in: counts.swapped_in,
+                swapped_out: counts.swapped_out,
+                file_read: counts.file_read,
+                direct: counts.direct_reclaims,
+            },
+            tlb: TlbReport {
+                // References that the recorder collapsed or filtered fell on translated pages.
+                lookups: self.stats.references.max(tlb.lookups),
+                misses: tlb.walks - tlb.assists,
+                l1_misses: tlb.l1_misses,
+            },
+            memory: MemoryReport {
+                peak_resident_bytes: self.stats.peak_used * PAGE_BYTES,
+                peak_page_table_bytes: self.stats.peak_tables * PAGE_BYTES,
+                peak_swap_bytes: self.stats.peak_swap * PAGE_BYTES,
+            },
+            time: Time {
+                virtual_ns: end_ps / PS,
+                cpu_ns: self.cpus.iter().map(|cpu| cpu.busy_ps).sum::<u64>() / PS,
+                kernel_ns: self.stats.kernel_ps / PS,
+                io_wait_ns: self.stats.io_wait_ps / PS,
+            },
+            processes,
+            oom_kills: self.kills,
+            warnings,
+        }
+    }
+}
+
+impl Process {
+    fn report(&self) -> ProcessReport {
+        ProcessReport {
+            pid: self.pid,
+            command: self.command.clone(),
+            minor: self.minor,
+            major: self.major,
+            peak_resident_bytes: self.peak_pages * PAGE_BYTES,
+            exit: self.exit.clone(),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Whose event is next.
+//!
+//! A trace is one order of all events, found while the program ran under a recorder. On another
+//! machine threads wait at other places, so the replay keeps of that order what the program relies on
+//! and lets the rest move:
+//!
+//! - the events of a thread stay in order;
+//! - a child begins at its fork, a parent that reaped a child waits for its end, and one that made it
+//!   by `vfork` until it has ended or made a space of its own;
+//! - in a process with several threads, calls that change the address space keep their place among
+//!   all accesses of the process.
+//!
+//! The thread that runs reads the trace. Events of others go to their queues; who is further ahead than
+//! [`AHEAD_MAX`] events waits for the others. All these conditions point to earlier events, so the
+//! oldest event not yet executed can always be, once the disk that it may wait for is done.
+
+use std::io::{Read, Seek};
+
+use vellum_trace::event::{Access, Call, Event, ThreadId};
+use vellum_trace::{Reader, TraceError};
+
+use super::memory::Step;
+use super::tasks::State;
+use super::{PS, Replay};
+
+/// Events that the threads' queues may hold before who reads the trace must wait for the others.
+const AHEAD_MAX: usize = 1 << 16;
+/// Events between two reports of progress.
+const PROGRESS_EVENTS: u64 = 1 << 20;
+
+/// A processor of the replay.
+#[derive(Default)]
+pub(super) struct Cpu {
+    /// Its clock.
+    pub(super) now_ps: u64,
+    /// Time that it did not idle.
+    pub(super) busy_ps: u64,
+    /// Who ran here last.
+    last: Option<ThreadId>,
+}
+
+/// Why a thread gives its processor up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    /// Its time slice is over.
+    Slice,
+    /// It waits for something that will wake it.
+    Blocked,
+    /// It must let others come first, but nothing will wake it.
+    Behind,
+    /// It is dead.
+    Ended,
+}
+
+impl Replay<'_> {
+    pub(super) fn schedule<R: Read + Seek>(
+        &mut self,
+        reader: &mut Reader<R>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), TraceError> {
+        let mut reported = 0;
+        let mut behind = 0;
+        loop {
+            let cpu = self.slowest_cpu();
+            self.deliver(cpu);
+            let Some(thread) = self.ready.pop_front() else {
+                if self.idle(cpu) {
+                    continue;
+                }
+                // Nobody can run and no disk works: the first thread, or the end.
+                if !self.adopt(reader)? {
+                    return Ok(());
+                }
+                continue;
+            };
+            if self.threads[thread as usize].state != State::Ready {
+                continue;
+            }
+            match self.slice(cpu, thread, reader, behind > self.ready.len())? {
+                Stop::Slice => {
+                    behind = 0;
+                    self.ready.push_back(thread);
+                }
+                Stop::Behind => {
+                    behind += 1;
+                    self.ready.push_back(thread);
+                    // All who could run are ahead of somebody who waits for a disk.
+                    if behind > self.ready.len() && self.idle(cpu) {
+                        behind = 0;
+                    }
+                }
+                Stop::Blocked | Stop::Ended => behind = 0,
+            }
+            if self.read.events - reported >= PROGRESS_EVENTS {
+                reported = self.read.events;
+                progress(reported);
+            }
+        }
+    }
+
+    fn slowest_cpu(&self) -> usize {
+        let clocks = self.cpus.iter().enumerate();
+        clocks.min_by_key(|(_, cpu)| cpu.now_ps).map_or(0, |(index, _)| index)
+    }
+
+    /// Ends the requests that are done by now.
+    pub(super) fn deliver(&mut self, cpu: usize) {
+        let now_ns = self.cpus[cpu].now_ps / PS;
+        while self.completions.next_at().is_some_and(|at| at <= now_ns) {
+            let (at_ns, request) = self.completions.pop().expect("it was seen");
+            self.complete(cpu, at_ns * PS, request);
+        }
+        self.flush_periodically(cpu);
+    }
+
+    /// Lets the processor's clock go on to the next thing that will happen; false if nothing will.
+    fn idle(&mut self, cpu: usize) -> bool {
+        let Some(at_ns) = self.completions.next_at() else { return false };
+        // No processor has anything to do before: they all go on together.
+        for other in &mut self.cpus {
+            other.now_ps = other.now_ps.max(at_ns * PS);
+        }
+        self.deliver(cpu);
+        true
+    }
+
+    /// Reads on until a thread can run that nobody made: the first of the trace. False at its end.
+    fn adopt<R: Read + Seek>(&mut self, reader: &mut Reader<R>) -> Result<bool, TraceError> {
+        while let Some((number, event)) = self.next_event(reader)? {
+            let thread = event.thread();
+            if let Event::Call(call) = &event
+                && let Call::Start { .. } = **call
+            {
+                self.begin_thread(thread, self.cpus[0].now_ps);
+            }
+            self.enqueue(thread, number, event);
+            if !self.ready.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The next event of the trace, with its number.
+    fn next_event<R: Read + Seek>(
+        &mut self,
+        reader: &mut Reader<R>,
+    ) -> Result<Option<(u64, Event)>, TraceError> {
+        while self.read.next == self.read.block.len() {
+            if self.read.ended || !reader.next_block(&mut self.read.block)? {
+                self.read.ended = true;
+                return Ok(None);
+            }
+            self.read.next = 0;
+        }
+        let event = std::mem::replace(
+            &mut self.read.block[self.read.next],
+            Event::Access(Access { page: 0, thread: 0, count: 1, instructions: 0, kind: vellum_trace::event::Kind::Load }),
+        );
+        self.read.checker.event(&event)?;
+        self.read.next += 1;
+        self.read.events += 1;
+        if let Event::Call(call) = &event {
+            self.introduce(call);
+        }
+        Ok(Some((self.read.events - 1, event)))
+    }
+
+    /// Gives new threads their places, so that their events can be queued before they are made.
+    fn introduce(&mut self, call: &Call) {
+        match *call {
+            Call::Start { thread, process, .. } => self.thread_slot(thread, process),
+            Call::Fork { child, process, thread, .. } => {
+                self.thread_slot(child, process);
+                if self.threads[thread as usize].state == State::Dead {
+                    self.unborn_forever(&Event::Call(Box::new(call.clone())));
+                }
+            }
+            Call::Thread { thread, child } => {
+                let process = self.threads[thread as usize].process;
+                self.thread_slot(child, process);
+                if self.threads[thread as usize].state == State::Dead {
+                    self.end_thread(child);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps an event until its thread runs; that of a dead thread is passed over.
+    fn enqueue(&mut self, thread: ThreadId, number: u64, event: Event) {
+        if self.threads[thread as usize].state == State::Dead {
+            return;
+        }
+        if let Event::Call(call) = &event
+            && call.changes_space()
+        {
+            let process = self.threads[thread as usize].process;
+            let process = &mut self.processes[process as usize];
+            if process.threads.len() > 1 {
+                process.calls.push_back(number);
+            }
+        }
+        self.threads[thread as usize].queue.push_back((number, event));
+        self.queued += 1;
+    }
+
+    /// Runs `thread` on `cpu` for a time slice at most. `alone` if no other thread can go on, so that
+    /// this one may read as far ahead as it must.
+    fn slice<R: Read + Seek>(
+        &mut self,
+        cpu: usize,
+        thread: ThreadId,
+        reader: &mut Reader<R>,
+        alone: bool,
+    ) -> Result<Stop, TraceError> {
+        let ready_ps = self.threads[thread as usize].ready_ps;
+        let clock = &mut self.cpus[cpu];
+        clock.now_ps = clock.now_ps.max(ready_ps);
+        if clock.last != Some(thread) {
+            clock.last = Some(thread);
+            self.spend_kernel(cpu, self.profile.cpu.context_switch_ns * PS);
+        }
+        let end_ps = self.cpus[cpu].now_ps + self.profile.cpu.quantum_ns.get() * PS;
+        if !self.finish_work(cpu, thread) {
+            return Ok(Stop::Blocked);
+        }
+        loop {
+            // Accesses of the block, as long as they are this thread's and nobody else is waiting.
+            if self.threads[thread as usize].queue.is_empty() {
+                self.run_ahead(cpu, thread, end_ps);
+            }
+            match self.threads[thread as usize].state {
+                State::Dead => return Ok(Stop::Ended),
+                State::Ready => {}
+                _ => return Ok(Stop::Blocked),
+            }
+            if self.cpus[cpu].now_ps >= end_ps {
+                return Ok(Stop::Slice);
+            }
+            if self.completions.next_at().is_some_and(|at| at * PS <= self.cpus[cpu].now_ps) {
+                self.deliver(cpu);
+            }
+            if let Some(stop) = self.step(cpu, thread, reader, alone)? {
+                return Ok(stop);
+            }
+        }
+    }
+
+    /// Executes one event of `thread`.
+    fn step<R: Read + Seek>(
+        &mut self,
+        cpu: usize,
+        thread: ThreadId,
+        reader: &mut Reader<R>,
+        alone: bool,
+    ) -> Result<Option<Stop>, TraceError> {
+        while self.threads[thread as usize].queue.is_empty() {
+            if self.queued >= AHEAD_MAX && !alone {
+                return Ok(Some(Stop::Behind));
+            }
+            let Some((number, event)) = self.next_event(reader)? else {
+                // The trace ends before the thread does.
+                self.threads[thread as usize].state = State::Dead;
+                return Ok(Some(Stop::Ended));
+            };
+            self.enqueue(event.thread(), number, event);
+        }
+        if !self.may_execute_next(thread) {
+            return Ok(Some(Stop::Behind));
+        }
+        let slot = &mut self.threads[thread as usize];
+        let (number, event) = slot.queue.pop_front().expect("it is not empty");
+        self.queued -= 1;
+        match event {
+            Event::Access(access) => {
+                if self.access(cpu, thread, &access) == Step::Blocked {
+                    return Ok(Some(Stop::Blocked));
+                }
+            }
+            Event::Call(call) => {
+                let process = self.threads[thread as usize].process as usize;
+                if self.processes[process].calls.front() == Some(&number) {
+                    self.processes[process].calls.pop_front();
+                }
+                self.call(cpu, thread, *call);
+                if !self.finish_work(cpu, thread) {
+                    return Ok(Some(Stop::Blocked));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the first queued event of `thread` may be executed before what other threads of its
+    /// process still have to do.
+    fn may_execute_next(&self, thread: ThreadId) -> bool {
+        let slot = &self.threads[thread as usize];
+        let process = &self.processes[slot.process as usize];
+        let Some(&call) = process.calls.front() else { return true };
+        let Some(&(number, _)) = slot.queue.front() else { return true };
+        if number < call {
+            return true;
+        }
+        if number > call {
+            return false;
+        }
+        process.threads.iter().all(|&other| {
+            other == thread
+                || self.threads[other as usize].queue.front().is_none_or(|&(n, _)| n > call)
+        })
+    }
+
+    /// Executes accesses straight from the block that was read: the common case of one busy thread.
+    fn run_ahead(&mut self, cpu: usize, thread: ThreadId, end_ps: u64) {
+        let block = std::mem::take(&mut self.read.block);
+        let mut next = self.read.next;
+        let process = &self.processes[self.threads[thread as usize].process as usize];
+        let start = next;
+        if process.calls.is_empty() {
+            while let Some(Event::Access(access)) = block.get(next) {
+                if access.thread != thread
+                    || self.cpus[cpu].now_ps >= end_ps
+                    || self.read.checker.event(&block[next]).is_err()
+                {
+                    break;
+                }
+                next += 1;
+                if self.access(cpu, thread, access) == Step::Blocked {
+                    break;
+                }
+            }
+        }
+        self.read.block = block;
+        self.read.next = next;
+        self.read.events += (next - start) as u64;
+    }
+}
