@@ -1,1 +1,49 @@
-fn main(){}
+//! The command `vellum`: arguments, glue, and what people see. What it does is in the libraries.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod output;
+mod progress;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+/// Exit codes: 0 done, 1 the work could not be done, 2 wrong usage. `record` passes its program's on.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Command::Record(args) => commands::record::run(args),
+        Command::Info(args) => commands::info::run(&args),
+        Command::Replay(args) => commands::replay::run(&args),
+        Command::Import(args) => commands::import::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Export(args) => commands::export::run(&args),
+        Command::Policies(args) => commands::policies::run(&args),
+        Command::Completions { shell } => commands::shell::completions(shell),
+        Command::Man { directory } => commands::shell::man(&directory),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vellum: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Whether whoever read our output has had enough, as `head` has.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

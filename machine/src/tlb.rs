@@ -404,6 +404,7 @@ mod tests {
     #[test]
     fn the_current_context_starts_over_with_its_slot() {
         let tlb = cached();
+        tlb.flush(SpaceId(1)); // so that its context is no longer the very first
         tlb.generation.store(GENERATION_MAX, Relaxed);
         tlb.invalidate(SpaceId(1), Pages::at(PAGE, 1));
         let slot = tlb.slots[0].context.load(Relaxed);

@@ -46,3 +46,6 @@ pub use vm::{Config, Vm};
 
 #[cfg(test)]
 extern crate std;
+
+#[cfg(test)]
+mod testing;

@@ -262,9 +262,7 @@ impl Vm {
         machine: &M,
         parent: &mut AddressSpace,
     ) -> Result<AddressSpace, NoMemory> {
-        self.reclaiming(at, machine, || {
-            fork::fork(&self.store, at, machine, parent, self.kernel)
-        })
+        self.reclaiming(at, machine, || fork::fork(&self.store, at, machine, parent, self.kernel))
     }
 
     /// Runs `attempt`, which needs frames, again as long as reclaim finds some at once. Who can wait
@@ -451,7 +449,8 @@ impl Vm {
 
     /// Counts what every frame is used for.
     pub fn census(&self) -> Census {
-        let mut census = Census { free: self.store.frames.zone().free_frames() as u64, ..Census::default() };
+        let mut census =
+            Census { free: self.store.frames.zone().free_frames() as u64, ..Census::default() };
         for number in 0..self.store.frames.table.count() as u32 {
             match self.store.frames.table.peek(Frame(number)).kind() {
                 Kind::Free => {}

@@ -77,7 +77,9 @@ pub enum RecordError {
         reason: &'static str,
     },
     /// The filter's parameters are out of range.
-    #[error("the filter takes a power of two of pages up to 65536 and at least one event and block")]
+    #[error(
+        "the filter takes a power of two of pages up to 65536 and at least one event and block"
+    )]
     Filter,
     /// The shared memory could not be made.
     #[error("cannot create shared memory in {}: {source}", .directory.display())]

@@ -23,21 +23,19 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::shared::{ENTRIES, Slot};
 
-/// Bits of an entry that hold the generation; the page has the other 36.
-const GENERATION_BITS: u32 = 28;
+/// Bits of an entry that hold the page; the generation has the other 28.
+const PAGE_BITS: u32 = 36;
+/// What is added to [`Hot::generation`](crate::shared::Hot::generation) to empty the filter. The number
+/// lies where entries have it, so that an entry is compared in one step, and wraps around.
+const GENERATION: u64 = 1 << PAGE_BITS;
 
 /// Pages at and above this one are no user memory (the old vsyscall page is such).
 pub(crate) const PAGE_END: u64 = 1 << 35;
 
 #[inline(always)]
-fn key(page: u64, generation: u64) -> u64 {
-    page << GENERATION_BITS | generation & ((1 << GENERATION_BITS) - 1)
-}
-
-#[inline(always)]
 fn index(page: u64, kind: usize, mask: u64) -> usize {
     // Folding in higher bits parts arrays that lie a power of two apart.
-    ((page ^ page >> 10) & mask) as usize * ENTRIES + kind
+    ((page ^ (page >> 10)) & mask) as usize * ENTRIES + kind
 }
 
 /// Whether the filter of `slot` holds `page`.
@@ -45,7 +43,7 @@ fn index(page: u64, kind: usize, mask: u64) -> usize {
 pub(crate) fn holds(slot: Slot<'_>, kind: usize, page: u64) -> bool {
     let hot = &slot.control().hot.0;
     let entry = slot.entry(index(page, kind, hot.mask.load(Relaxed)));
-    entry.load(Relaxed) == key(page, hot.generation.load(Relaxed))
+    entry.load(Relaxed) == page ^ hot.generation.load(Relaxed)
 }
 
 /// Puts `page` into the filter of `slot` after an event for it, which may be the K-th.
@@ -66,20 +64,18 @@ pub(crate) fn insert(slot: Slot<'_>, kind: usize, page: u64) {
     let control = slot.control();
     let generation = control.hot.0.generation.load(Relaxed);
     let mask = control.hot.0.mask.load(Relaxed);
-    // The bits that an entry has no room for: when they change, old entries could look new.
-    let era = generation >> GENERATION_BITS;
-    if control.cold.0.era.load(Relaxed) != era {
+    // Once the number has wrapped around, old entries could look new.
+    if generation < control.cold.0.generation_seen.swap(generation, Relaxed) {
         for index in 0..(mask as usize + 1) * ENTRIES {
-            slot.entry(index).store(0, Relaxed);
+            slot.entry(index).store(u64::MAX, Relaxed);
         }
-        control.cold.0.era.store(era, Relaxed);
     }
-    slot.entry(index(page, kind, mask)).store(key(page, generation), Relaxed);
+    slot.entry(index(page, kind, mask)).store(page ^ generation, Relaxed);
 }
 
 /// Empties the filter of `slot`. Any thread may do this to any slot.
 pub(crate) fn expire(slot: Slot<'_>) {
-    slot.control().hot.0.generation.fetch_add(1, Relaxed);
+    slot.control().hot.0.generation.fetch_add(GENERATION, Relaxed);
 }
 
 #[cfg(test)]
@@ -92,7 +88,7 @@ mod tests {
         let mapping = Mapping::private(1, pages).expect("memory for one slot");
         let slot = mapping.slot(0);
         slot.control().hot.0.mask.store(pages - 1, Relaxed);
-        slot.control().hot.0.generation.store(1, Relaxed);
+        slot.control().hot.0.generation.store(GENERATION, Relaxed);
         slot.control().cold.0.events_left.store(3, Relaxed);
         check(slot);
     }
@@ -136,9 +132,12 @@ mod tests {
     fn a_generation_that_wraps_revives_no_old_entry() {
         with_slot(16, |slot| {
             insert(slot, 0, 5);
-            let wrapped = 1 + (1 << GENERATION_BITS);
-            slot.control().hot.0.generation.store(wrapped, Relaxed);
+            let first = slot.control().hot.0.generation.load(Relaxed);
+            slot.control().hot.0.generation.store(0_u64.wrapping_sub(GENERATION), Relaxed);
+            insert(slot, 0, 7);
+            expire(slot);
             insert(slot, 0, 6);
+            slot.control().hot.0.generation.store(first, Relaxed);
             assert!(!holds(slot, 0, 5));
         });
     }

@@ -54,7 +54,8 @@ fn parse_version(text: &str) -> Option<&str> {
 /// If there is none.
 pub(crate) fn find_plugin(wanted: Option<&Path>) -> Result<PathBuf, RecordError> {
     let executable = std::env::current_exe().unwrap_or_default();
-    let named = wanted.map(Path::to_owned).or_else(|| std::env::var_os("VELLUM_PLUGIN").map(Into::into));
+    let named =
+        wanted.map(Path::to_owned).or_else(|| std::env::var_os("VELLUM_PLUGIN").map(Into::into));
     if let Some(path) = named {
         let found = path.is_file();
         return found.then_some(path).ok_or(RecordError::PluginMissing { executable });
@@ -82,7 +83,9 @@ pub(crate) fn plugin_option(plugin: &Path, shared: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let doubled = |path: &Path| -> Vec<u8> {
         let bytes = path.as_os_str().as_bytes().iter();
-        bytes.flat_map(|&byte| std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 })).collect()
+        bytes
+            .flat_map(|&byte| std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }))
+            .collect()
     };
     OsString::from_vec([&doubled(plugin)[..], b",shm=", &doubled(shared)].concat())
 }

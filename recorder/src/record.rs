@@ -167,7 +167,11 @@ struct Prepared {
 impl Prepared {
     fn new(options: &Options) -> Result<Self, RecordError> {
         let pages = options.filter_pages;
-        if !pages.is_power_of_two() || pages > 1 << 16 || options.filter_events == 0 || options.filter_blocks == 0 {
+        if !pages.is_power_of_two()
+            || pages > 1 << 16
+            || options.filter_events == 0
+            || options.filter_blocks == 0
+        {
             return Err(RecordError::Filter);
         }
         let program = resolve(&options.command)?;
@@ -245,9 +249,8 @@ impl Prepared {
     }
 
     fn start(&self, options: &Options, shared: &Path) -> Result<Child, RecordError> {
-        let environment = std::env::vars_os().map(|(name, value)| {
-            [name.as_bytes(), b"=", value.as_bytes()].concat()
-        });
+        let environment = std::env::vars_os()
+            .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
         let program::Runnable { path, arguments } = &self.program;
         let (words, environment) = exec_command_line(path, arguments, environment.collect());
         let environment = environment.iter().filter_map(|variable| {
@@ -320,9 +323,8 @@ impl Shared {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Relaxed);
         let path = directory.join(format!("{PREFIX}{}.{count}", std::process::id()));
-        let open = || {
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)
-        };
+        let open =
+            || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         // A leftover of an earlier process of the same number would be in the way.
         let file = open().or_else(|_| std::fs::remove_file(&path).and_then(|()| open()))?;
         let bytes = file_bytes(slots, filter_pages);

@@ -125,7 +125,7 @@ pub(crate) struct Hot {
     /// References so far: loads, stores, fetches.
     pub(crate) references: [AtomicU64; 3],
     pub(crate) instructions: AtomicU64,
-    /// The filter's present generation; entries of older ones count as empty.
+    /// The filter's present generation, in the high bits; entries of older ones count as empty.
     pub(crate) generation: AtomicU64,
     /// The number of fetches at which the filter expires.
     pub(crate) expiry: AtomicU64,
@@ -143,8 +143,8 @@ pub(crate) struct Cold {
     pub(crate) tail_seen: AtomicU64,
     /// Events until the filter expires.
     pub(crate) events_left: AtomicU64,
-    /// The filter was last wiped when its generation had these high bits.
-    pub(crate) era: AtomicU64,
+    /// The generation when a page last entered the filter.
+    pub(crate) generation_seen: AtomicU64,
     /// Whether this is nobody's slot, whose events go nowhere.
     pub(crate) muted: AtomicU64,
 }
@@ -240,9 +240,8 @@ impl Mapping {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let fd = file.as_raw_fd();
         // SAFETY: a new shared mapping at an address of the kernel's choice aliases nothing of ours.
-        let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, prot, libc::MAP_SHARED, fd, 0)
-        };
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, prot, libc::MAP_SHARED, fd, 0) };
         Self::checked(base, bytes)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A trace is a sequence of [events](event): runs of accesses, and every call that changes an
 //! address space. It is written once, by a recorder, an [importer](import) or a
-//! [generator](generate), and replayed often, so its [format] is made for reading: small, fast to
+//! [generator](generate), and replayed often, so its [format](mod@format) is made for reading: small, fast to
 //! decode, in blocks that stand alone.
 //!
 //! ```text

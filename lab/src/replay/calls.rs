@@ -166,7 +166,7 @@ impl Replay<'_> {
             }
             Call::Truncate { file, bytes, .. } => {
                 if let Some(&file) = self.files.get(&file) {
-                    self.vm.truncate(self.at(cpu), self.sim, file, bytes);
+                    let _ = self.vm.truncate(self.at(cpu), self.sim, file, bytes);
                 }
             }
             Call::Unlink { file, .. } => {

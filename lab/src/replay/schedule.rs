@@ -76,7 +76,10 @@ impl Replay<'_> {
             if self.threads[thread as usize].state != State::Ready {
                 continue;
             }
-            match self.slice(cpu, thread, reader, behind > self.ready.len())? {
+            let cpu = self.cpu_for(thread, cpu);
+            let stop = self.slice(cpu, thread, reader, behind > self.ready.len())?;
+            self.threads[thread as usize].ready_ps = self.cpus[cpu].now_ps;
+            match stop {
                 Stop::Slice => {
                     behind = 0;
                     self.ready.push_back(thread);
@@ -101,6 +104,16 @@ impl Replay<'_> {
     fn slowest_cpu(&self) -> usize {
         let clocks = self.cpus.iter().enumerate();
         clocks.min_by_key(|(_, cpu)| cpu.now_ps).map_or(0, |(index, _)| index)
+    }
+
+    /// Where `thread` runs: where it ran last, whose TLB knows it, unless it would start later there.
+    fn cpu_for(&self, thread: ThreadId, slowest: usize) -> usize {
+        let slot = &self.threads[thread as usize];
+        let start_ps = self.cpus[slowest].now_ps.max(slot.ready_ps);
+        match slot.last_cpu {
+            Some(last) if self.cpus[last].now_ps <= start_ps => last,
+            _ => slowest,
+        }
     }
 
     /// Ends the requests that are done by now.
@@ -215,6 +228,7 @@ impl Replay<'_> {
         alone: bool,
     ) -> Result<Stop, TraceError> {
         let ready_ps = self.threads[thread as usize].ready_ps;
+        self.threads[thread as usize].last_cpu = Some(cpu);
         let clock = &mut self.cpus[cpu];
         clock.now_ps = clock.now_ps.max(ready_ps);
         if clock.last != Some(thread) {

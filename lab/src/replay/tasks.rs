@@ -59,6 +59,8 @@ pub(super) struct Thread {
     pub(super) waited: bool,
     /// Not before this time, in picoseconds.
     pub(super) ready_ps: u64,
+    /// Where it ran last.
+    pub(super) last_cpu: Option<usize>,
 }
 
 impl Thread {
@@ -71,6 +73,7 @@ impl Thread {
             own: false,
             waited: false,
             ready_ps: 0,
+            last_cpu: None,
         }
     }
 }

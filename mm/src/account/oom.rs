@@ -2,7 +2,7 @@
 //!
 //! Badness is what would be freed: resident pages, swapped pages and page tables, moved by the
 //! process's adjustment in thousandths of all memory. The largest dies, as `oom_badness` in Linux's
-//! mm/oom_kill.c decides.
+//! `mm/oom_kill.c` decides.
 
 /// A process that could be killed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

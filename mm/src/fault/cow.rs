@@ -72,3 +72,63 @@ pub(super) fn copy_on_write<M: Machine>(
     machine.happened(Event::Copy { space: space.id(), page, from: frame, to, read: false });
     Ok(Resolved::Copied)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Page;
+    use crate::machine::Access;
+    use crate::testing::Bench;
+
+    const PAGE: Page = Page(0x1000);
+
+    #[test]
+    fn the_writer_copies_and_the_last_owner_keeps_the_original() {
+        let bench = Bench::new(64, 0);
+        let mut parent = bench.space();
+        bench.map(&mut parent, PAGE, 1);
+        bench.touch(&mut parent, PAGE, Access::Write).unwrap();
+        let original = bench.entry(&parent, PAGE).frame();
+        let mut child = bench.fork(&mut parent);
+        assert!(!bench.entry(&parent, PAGE).has(WRITE), "both must fault");
+        assert_eq!(bench.touch(&mut child, PAGE, Access::Write), Ok(Resolved::Copied));
+        assert_eq!(bench.touch(&mut parent, PAGE, Access::Write), Ok(Resolved::Reused));
+        assert_eq!(bench.entry(&parent, PAGE).frame(), original);
+        assert_ne!(bench.entry(&child, PAGE).frame(), original);
+        bench.check(&[&parent, &child]);
+    }
+
+    #[test]
+    fn a_page_that_swap_still_owes_to_another_is_not_the_writers_own() {
+        let bench = Bench::new(64, 8);
+        let mut parent = bench.space();
+        let pages = bench.map(&mut parent, PAGE, 1);
+        bench.touch(&mut parent, PAGE, Access::Write).unwrap();
+        bench.page_out(&parent, pages);
+        bench.settle();
+        let mut child = bench.fork(&mut parent);
+        // The parent's entry maps the frame again, the child's still names the slot.
+        bench.touch(&mut parent, PAGE, Access::Read).unwrap();
+        assert_eq!(bench.touch(&mut parent, PAGE, Access::Write), Ok(Resolved::Copied));
+        assert_eq!(bench.touch(&mut child, PAGE, Access::Read), Ok(Resolved::SwapIn));
+        bench.check(&[&parent, &child]);
+    }
+
+    #[test]
+    fn a_copy_without_memory_leaves_the_entry_as_it_was() {
+        let bench = Bench::new(16, 0);
+        let mut parent = bench.space();
+        bench.map(&mut parent, PAGE, 1);
+        bench.touch(&mut parent, PAGE, Access::Write).unwrap();
+        let mut child = bench.fork(&mut parent);
+        let others = bench.map(&mut child, PAGE.up(8), 16);
+        let full =
+            others.iter().find(|&page| bench.touch(&mut child, page, Access::Write).is_err());
+        assert!(full.is_some(), "memory is smaller than that");
+        let before = bench.entry(&parent, PAGE);
+        let killed = bench.touch(&mut parent, PAGE, Access::Write);
+        assert_eq!(killed, Err(crate::fault::Cause::OutOfMemory));
+        assert_eq!(bench.entry(&parent, PAGE), before);
+        bench.check(&[&parent, &child]);
+    }
+}

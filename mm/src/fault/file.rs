@@ -50,11 +50,8 @@ pub(super) fn fill<M: Machine>(
     map_cached(scene, space, area, leaf, page, &mut locked)
         .map_err(Stop::no_memory_beside(from))?;
     drop(locked);
-    let around = if scene.access == Access::Write {
-        0
-    } else {
-        map_around(scene, space, area, leaf, file)
-    };
+    let around =
+        if scene.access == Access::Write { 0 } else { map_around(scene, space, area, leaf, file) };
     count(scene, false);
     store.counters(at).around.add(u64::from(around));
     let read = scene.read;
@@ -142,17 +139,17 @@ pub(super) fn make_dirty<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,
     frame: Frame,
-) -> Result<Resolved, Stop> {
+) -> Resolved {
     let (store, machine, page) = (scene.store, scene.machine, scene.page);
     let leaf = space.leaf(machine, page).expect("the entry was read from it");
     let word = x86::word(machine, leaf, page);
     let mut locked = store.frames.table.lock(frame);
     if x86::load(word).holds() != Holds::Frame(frame) {
-        return Ok(Resolved::Spurious);
+        return Resolved::Spurious;
     }
     locked.set(Flags::DIRTY);
     x86::change(word, 0, WRITE | ACCESSED | DIRTY);
     store.counters(scene.at).make_dirty.add(1);
     machine.happened(Event::MakeDirty { space: space.id(), page, frame });
-    Ok(Resolved::MadeDirty)
+    Resolved::MadeDirty
 }

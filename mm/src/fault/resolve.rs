@@ -89,7 +89,10 @@ pub enum Outcome {
 pub(super) enum Stop {
     /// No frame is free; this one, found already, is needed beside a new one.
     NoMemory(Option<Frame>),
-    Wait { request: RequestId, own: bool },
+    Wait {
+        request: RequestId,
+        own: bool,
+    },
     Kill(Cause),
 }
 
@@ -135,7 +138,11 @@ pub fn fault<M: Machine>(
         let room = match resolve(&scene, space) {
             Ok(resolved) => {
                 let counters = store.counters(at);
-                if read { counters.major.add(1) } else { counters.minor.add(1) }
+                if read {
+                    counters.major.add(1);
+                } else {
+                    counters.minor.add(1);
+                }
                 return Outcome::Done(resolved);
             }
             Err(Stop::Wait { request, own }) => return Outcome::Wait { request, own },
@@ -156,10 +163,7 @@ pub fn fault<M: Machine>(
     }
 }
 
-fn resolve<M: Machine>(
-    scene: &Scene<'_, M>,
-    space: &mut AddressSpace,
-) -> Result<Resolved, Stop> {
+fn resolve<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Result<Resolved, Stop> {
     let (store, machine, page) = (scene.store, scene.machine, scene.page);
     if !crate::spaces::layout::is_user(page.address()) {
         return Err(Stop::Kill(Cause::Violation(Violation::Unmapped)));
@@ -189,7 +193,7 @@ fn resolve<M: Machine>(
         Fault::FileFill(file, index) => file::fill(scene, space, &area, file, index),
         Fault::SwapIn(slot) => swap_in(scene, space, &area, slot),
         Fault::CopyOnWrite(frame) => cow::copy_on_write(scene, space, &area, frame),
-        Fault::MakeDirty(frame) => file::make_dirty(scene, space, frame),
+        Fault::MakeDirty(frame) => Ok(file::make_dirty(scene, space, frame)),
     }
 }
 
@@ -245,8 +249,7 @@ pub(super) fn map_new_anon<M: Machine>(
     let mut locked = store.alloc(at, machine, Kind::Anon)?;
     let frame = locked.frame();
     fill(frame);
-    let added =
-        rmap::add(&store.frames, at, machine, &mut locked, x86::entry_at(leaf, page));
+    let added = rmap::add(&store.frames, at, machine, &mut locked, x86::entry_at(leaf, page));
     added.expect("a first mapping needs no node");
     let word = x86::word(machine, leaf, page);
     let old = x86::load(word);
@@ -327,6 +330,83 @@ fn swap_in<M: Machine>(
     store.resident_down(id, Resides::Swapped);
     swap::drop_reference(store, at, machine, slot);
     let counters = store.counters(at);
-    if scene.read { counters.swap_in.add(1) } else { counters.swap_cached.add(1) }
+    if scene.read {
+        counters.swap_in.add(1);
+    } else {
+        counters.swap_cached.add(1);
+    }
     Ok(Resolved::SwapIn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Access::{Read, Write};
+    use crate::objects::file::Medium;
+    use crate::spaces::map::{Map, Place};
+    use crate::spaces::vma::Sharing;
+    use crate::testing::{AT, Bench};
+
+    const PAGE: Page = Page(0x1000);
+
+    #[test]
+    fn untouched_memory_reads_as_the_one_frame_of_zeros_until_it_is_written() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        bench.map(&mut space, PAGE, 2);
+        assert_eq!(bench.touch(&mut space, PAGE, Read), Ok(Resolved::ZeroPage));
+        assert_eq!(bench.touch(&mut space, PAGE.up(1), Read), Ok(Resolved::ZeroPage));
+        assert_eq!(bench.entry(&space, PAGE).frame(), bench.entry(&space, PAGE.up(1)).frame());
+        assert_eq!(space.resident(bench.vm.store()).pages(), 0);
+        assert_eq!(bench.touch(&mut space, PAGE, Write), Ok(Resolved::ZeroFill));
+        assert_eq!(space.resident(bench.vm.store()).anon, 1);
+    }
+
+    #[test]
+    fn a_stack_grows_down_to_an_access_but_not_into_the_guard_gap() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let top = space.layout().stack_top.page();
+        let mut stack = Map::anonymous(Place::FixedFree(Page(top.0 - 2)), 2);
+        stack.flags = VmaFlags::GROWS_DOWN | VmaFlags::STACK;
+        bench.vm.map(AT, &bench.ram, &mut space, stack).unwrap();
+        assert_eq!(bench.touch(&mut space, Page(top.0 - 5), Write), Ok(Resolved::ZeroFill));
+        assert_eq!(space.areas().find(Page(top.0 - 4)).unwrap().pages.count(), 5);
+        // Something is mapped below: the gap above it stays free.
+        let guard = space.layout().stack_guard_pages;
+        bench.map(&mut space, Page(top.0 - 600), 10);
+        let unmapped = Err(Cause::Violation(Violation::Unmapped));
+        assert_eq!(bench.touch(&mut space, Page(top.0 - 590 + guard - 1), Write), unmapped);
+        assert_eq!(
+            bench.touch(&mut space, Page(top.0 - 590 + guard), Write),
+            Ok(Resolved::ZeroFill)
+        );
+    }
+
+    #[test]
+    fn a_page_beyond_the_end_of_its_file_is_a_bus_error() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let file = bench.file(2, Medium::Disk);
+        bench.map_file(&mut space, PAGE, (file, 4), Sharing::Shared);
+        assert!(bench.touch(&mut space, PAGE.up(1), Read).is_ok());
+        let beyond = Err(Cause::Violation(Violation::BeyondFile));
+        assert_eq!(bench.touch(&mut space, PAGE.up(2), Read), beyond);
+        bench.vm.truncate(AT, &bench.ram, file, 1).unwrap();
+        assert_eq!(bench.entry(&space, PAGE.up(1)), Entry(0), "truncating took the entry");
+        assert_eq!(bench.touch(&mut space, PAGE.up(1), Read), beyond);
+        bench.check(&[&space]);
+    }
+
+    #[test]
+    fn a_write_fault_on_a_page_just_read_in_is_not_evicted_for_its_own_copy() {
+        // Of nine frames one is left for a page. Its copy needs a second one, and an endless alternation of reading and evicting would be the wrong answer.
+        let bench = Bench::new(9, 0);
+        let mut space = bench.space();
+        let file = bench.file(1, Medium::Disk);
+        bench.map_file(&mut space, PAGE, (file, 1), Sharing::Private);
+        assert_eq!(bench.touch(&mut space, PAGE, Write), Err(Cause::OutOfMemory));
+        assert!(bench.touch(&mut space, PAGE, Read).is_ok());
+        bench.check(&[&space]);
+    }
 }

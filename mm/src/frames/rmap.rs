@@ -34,6 +34,9 @@ pub struct EntryAt(u64);
 
 impl EntryAt {
     /// Entry `index` of the table in frame `table`.
+    ///
+    /// # Panics
+    /// If a table has no such entry.
     pub const fn new(table: Frame, index: usize) -> EntryAt {
         assert!(index < TABLE_ENTRIES, "a table has 512 entries");
         EntryAt((table.0 as u64) << 9 | index as u64)
@@ -250,23 +253,18 @@ impl Nodes {
         Nodes { partial: Mutex::new(None) }
     }
 
-    fn alloc<M: Machine>(
-        &self,
-        frames: &Frames,
-        at: At,
-        machine: &M,
-    ) -> Result<Node, NoMemory> {
+    fn alloc<M: Machine>(&self, frames: &Frames, at: At, machine: &M) -> Result<Node, NoMemory> {
         let mut partial = self.partial.lock();
         let frame = match *partial {
             Some(frame) => frame,
-            None => self.grow(frames, at, machine, &mut partial)?,
+            None => Nodes::grow(frames, at, machine, &mut partial)?,
         };
         let mut locked = frames.table.lock(frame);
         let owner = locked.owner();
         let place = (owner & 0xffff) - 1;
         let node = Node(u64::from(frame.0) * NODES_PER_FRAME + place);
         let next_free = machine.table(frame)[node.word()].load(Relaxed);
-        locked.set_owner((owner & !0xffff) + USED_ONE | next_free);
+        locked.set_owner(((owner & !0xffff) + USED_ONE) | next_free);
         if next_free == 0 {
             unlink(&frames.table, &mut partial, &mut locked);
         }
@@ -300,7 +298,6 @@ impl Nodes {
     }
 
     fn grow<M: Machine>(
-        &self,
         frames: &Frames,
         at: At,
         machine: &M,
@@ -326,7 +323,7 @@ impl Nodes {
         let first_free = owner & 0xffff;
         machine.table(frame)[node.word()].store(first_free, Relaxed);
         let place = node.0 % NODES_PER_FRAME;
-        let owner = (owner & !0xffff) - USED_ONE | (place + 1);
+        let owner = ((owner & !0xffff) - USED_ONE) | (place + 1);
         locked.set_owner(owner);
         if first_free == 0 {
             link(&frames.table, &mut partial, &mut locked);
@@ -400,5 +397,98 @@ fn unlink(table: &FrameTable, head: &mut Option<Frame>, frame: &mut Locked<'_>) 
     }
     if *head == Some(me) {
         *head = Some(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::table::Kind;
+    use crate::testing::{AT, Bench};
+    use rand::{RngExt, SeedableRng};
+    use std::vec::Vec;
+
+    const FRAME: Frame = Frame(40);
+
+    const fn place(n: u32) -> EntryAt {
+        EntryAt::new(Frame(n / 512), (n % 512) as usize)
+    }
+
+    /// A frame of its own, and a way to ask for its mappings.
+    fn anon(frames: &Frames) -> Locked<'_> {
+        let mut frame = frames.table.lock(FRAME);
+        frame.begin(Kind::Anon);
+        frame
+    }
+
+    #[test]
+    fn one_mapping_needs_no_memory_and_three_need_two_links() {
+        let bench = Bench::new(64, 0);
+        let frames = &bench.vm.store().frames;
+        let mut frame = anon(frames);
+        for n in 0..3 {
+            add(frames, AT, &bench.ram, &mut frame, place(n)).unwrap();
+            assert_eq!(frames.check_links(&bench.ram).links, u64::from(n), "{n} links before");
+        }
+        let found: Vec<_> = entries(&bench.ram, &frame).collect();
+        assert_eq!(found, [place(2), place(1), place(0)], "the newest first");
+        assert_eq!(frame.state().mapped(), 3);
+    }
+
+    #[test]
+    fn when_the_tail_goes_the_entry_before_it_becomes_the_tail() {
+        let bench = Bench::new(64, 0);
+        let frames = &bench.vm.store().frames;
+        let mut frame = anon(frames);
+        (0..3).for_each(|n| add(frames, AT, &bench.ram, &mut frame, place(n)).unwrap());
+        remove(frames, AT, &bench.ram, &mut frame, place(0));
+        assert_eq!(entries(&bench.ram, &frame).collect::<Vec<_>>(), [place(2), place(1)]);
+        replace(&bench.ram, &mut frame, place(1), place(9));
+        remove(frames, AT, &bench.ram, &mut frame, place(2));
+        assert_eq!(entries(&bench.ram, &frame).collect::<Vec<_>>(), [place(9)]);
+        assert_eq!(frames.check_links(&bench.ram), Partial::default(), "no link is left");
+    }
+
+    #[test]
+    fn a_thousand_mappings_come_and_go_in_any_order() {
+        let bench = Bench::new(64, 0);
+        let frames = &bench.vm.store().frames;
+        let boot = bench.vm.census();
+        let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(7);
+        let mut frame = anon(frames);
+        let mut present: Vec<u32> = Vec::new();
+        for n in 0..3000 {
+            // More come than go at first, so that full frames of links form and empty again.
+            if present.is_empty() || n < 1500 && random.random_bool(0.9) {
+                add(frames, AT, &bench.ram, &mut frame, place(n)).unwrap();
+                present.push(n);
+            } else {
+                let gone = present.swap_remove(random.random_range(0..present.len()));
+                remove(frames, AT, &bench.ram, &mut frame, place(gone));
+            }
+            assert_eq!(frame.state().mapped() as usize, present.len());
+            frames.check_links(&bench.ram);
+        }
+        let mut found: Vec<_> = entries(&bench.ram, &frame).map(|place| place.0).collect();
+        let mut expected: Vec<_> = present.iter().map(|&n| place(n).0).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        for &n in &present {
+            remove(frames, AT, &bench.ram, &mut frame, place(n));
+        }
+        frame.end();
+        drop(frame);
+        assert_eq!(bench.vm.census(), boot, "frames of links go with their last link");
+    }
+
+    #[test]
+    #[should_panic(expected = "is not in the reverse map of f40")]
+    fn an_entry_that_was_not_recorded_cannot_be_removed() {
+        let bench = Bench::new(64, 0);
+        let frames = &bench.vm.store().frames;
+        let mut frame = anon(frames);
+        add(frames, AT, &bench.ram, &mut frame, place(1)).unwrap();
+        remove(frames, AT, &bench.ram, &mut frame, place(2));
     }
 }

@@ -275,6 +275,9 @@ impl Locked<'_> {
     }
 
     /// Takes one pin away.
+    ///
+    /// # Panics
+    /// If it has none.
     pub fn unpin(&mut self) {
         let pins = State(self.state).pins();
         assert!(pins > 0, "{:?} is not pinned", self.frame);

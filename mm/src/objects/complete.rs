@@ -162,8 +162,8 @@ impl<M: Machine> FileEnd<'_, M> {
             store.release(self.at, self.machine, locked);
             return;
         }
-        let wanted = locked.state().mapped() > 0
-            || locked.state().has_any(Flags::DIRTY | Flags::REFERENCED);
+        let wanted =
+            locked.state().mapped() > 0 || locked.state().has_any(Flags::DIRTY | Flags::REFERENCED);
         if outcome == IoOutcome::Done && leaving && !wanted {
             self.take_out(self.slot.map_or(Cached::Nothing, Cached::Swapped), locked);
             return;

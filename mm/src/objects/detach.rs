@@ -51,3 +51,41 @@ pub(crate) fn protect_everywhere<M: Machine>(store: &Store, machine: &M, frame: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Page;
+    use crate::machine::Access;
+    use crate::objects::file::Medium;
+    use crate::spaces::vma::Sharing;
+    use crate::testing::{AT, Bench};
+
+    #[test]
+    fn every_space_loses_the_page_and_every_tlb_is_told() {
+        let bench = Bench::new(64, 0);
+        let (mut a, mut b) = (bench.space(), bench.space());
+        let file = bench.file(1, Medium::Disk);
+        let (low, high) = (Page(0x1000), Page(0x9000));
+        bench.map_file(&mut a, low, (file, 1), Sharing::Shared);
+        bench.map_file(&mut b, high, (file, 1), Sharing::Shared);
+        bench.touch(&mut a, low, Access::Read).unwrap();
+        bench.touch(&mut b, high, Access::Write).unwrap();
+        bench.ram.invalidated.borrow_mut().clear();
+        let store = bench.vm.store();
+        let mut frame = store.frames.table.lock(bench.entry(&a, low).frame());
+        assert_eq!(unmap_everywhere(store, AT, &bench.ram, &mut frame, Entry(0)), 2);
+        assert_eq!(frame.state().mapped(), 0);
+        drop(frame);
+        let mut told: std::vec::Vec<_> = bench
+            .ram
+            .invalidated
+            .borrow()
+            .iter()
+            .map(|&(space, pages)| (space, pages.start))
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, [(a.id(), low), (b.id(), high)]);
+        assert_eq!((bench.entry(&a, low), bench.entry(&b, high)), (Entry(0), Entry(0)));
+    }
+}

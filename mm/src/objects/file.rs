@@ -1,7 +1,7 @@
 //! File objects: what a mapping of a file, or of shared memory, refers to.
 //!
 //! A *disk* file has its contents on a disk of the world; pages are read on demand and written back
-//! when dirty. A *memory* object (shared anonymous memory, SysV and POSIX shared memory, memfd) has no
+//! when dirty. A *memory* object (shared anonymous memory, `SysV` and POSIX shared memory, memfd) has no
 //! disk: a page never written is zeros, and an evicted one goes to swap.
 
 use alloc::boxed::Box;

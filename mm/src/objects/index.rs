@@ -152,16 +152,12 @@ impl Index {
         for level in (1..self.height).rev() {
             let word = &machine.table(node)[place(index, level)];
             if word.load(Relaxed) == 0 {
-                match frames.alloc_words(at, machine) {
-                    Ok(below) => {
-                        word.store(node_word(below), Relaxed);
-                        count(frames, node, 1);
-                    }
-                    Err(NoMemory) => {
-                        self.prune(frames, at, machine, index);
-                        return Err(NoMemory);
-                    }
-                }
+                let Ok(below) = frames.alloc_words(at, machine) else {
+                    self.prune(frames, at, machine, index);
+                    return Err(NoMemory);
+                };
+                word.store(node_word(below), Relaxed);
+                count(frames, node, 1);
             }
             node = node_of(word.load(Relaxed));
         }
@@ -268,4 +264,81 @@ fn count(frames: &Frames, node: Frame, change: i64) {
     let mut locked = frames.table.lock(node);
     let now = locked.owner().checked_add_signed(change).expect("a node counts its entries");
     locked.set_owner(now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{AT, Bench};
+    use rand::{RngExt, SeedableRng};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_file_of_one_page_needs_no_node_and_a_larger_one_gives_its_nodes_back() {
+        let bench = Bench::new(64, 0);
+        let frames = &bench.vm.store().frames;
+        let mut index = Index::new();
+        let frame = Cached::Frame(Frame(7));
+        index.set(frames, AT, &bench.ram, 0, frame).unwrap();
+        assert_eq!((index.nodes(&bench.ram), index.get(&bench.ram, 0)), (0, frame));
+        index.set(frames, AT, &bench.ram, 512, Cached::Swapped(Slot(0))).unwrap();
+        assert_eq!(index.nodes(&bench.ram), 3, "two levels, and two leaves");
+        assert_eq!(index.get(&bench.ram, 0), frame, "the old entry is found below the new root");
+        assert_eq!(index.get(&bench.ram, 512), Cached::Swapped(Slot(0)));
+        for page in [0, 512] {
+            index.set(frames, AT, &bench.ram, page, Cached::Nothing).unwrap();
+        }
+        assert!(index.is_empty());
+        assert_eq!(bench.vm.census().words, 0);
+    }
+
+    #[test]
+    fn a_missing_node_leaves_the_index_as_it_was() {
+        let bench = Bench::new(8, 0);
+        let frames = &bench.vm.store().frames;
+        let mut index = Index::new();
+        index.set(frames, AT, &bench.ram, 3, Cached::Frame(Frame(7))).unwrap();
+        while frames.alloc_words(AT, &bench.ram).is_ok() {}
+        for page in [600, 1 << 20, (1 << 40) - 1] {
+            let refused = index.set(frames, AT, &bench.ram, page, Cached::Frame(Frame(7)));
+            assert_eq!(refused, Err(NoMemory));
+            assert_eq!(index.get(&bench.ram, page), Cached::Nothing);
+            assert_eq!(index.get(&bench.ram, 3), Cached::Frame(Frame(7)));
+        }
+    }
+
+    #[test]
+    fn it_is_a_map_of_pages() {
+        let bench = Bench::new(512, 0);
+        let frames = &bench.vm.store().frames;
+        let (mut index, mut model) = (Index::new(), BTreeMap::new());
+        let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(11);
+        for n in 0..3000 {
+            // Pages near each other, far apart, and at the very end.
+            let page = match random.random_range(0..4) {
+                0 => random.random_range(0..1200),
+                1 => random.random_range(0..40) << 27,
+                2 => (1 << 40) - 1 - random.random_range(0..3),
+                _ => random.random_range(0..8),
+            };
+            let entry = [Cached::Nothing, Cached::Frame(Frame(n)), Cached::Swapped(Slot(n))];
+            let entry = entry[random.random_range(0..3)];
+            index.set(frames, AT, &bench.ram, page, entry).unwrap();
+            model.insert(page, entry);
+            model.retain(|_, entry| *entry != Cached::Nothing);
+            let first = random.random_range(0..2000);
+            let mut found = std::vec::Vec::new();
+            index.for_each(&bench.ram, first, 1 << 39, |page, entry| {
+                found.push((page, entry));
+                true
+            });
+            found.retain(|&(_, entry)| entry != Cached::Nothing);
+            assert!(found.iter().copied().eq(model.range(first..1 << 39).map(|(&p, &e)| (p, e))));
+            assert_eq!(bench.vm.census().words, index.nodes(&bench.ram));
+        }
+        for &page in model.keys() {
+            index.set(frames, AT, &bench.ram, page, Cached::Nothing).unwrap();
+        }
+        assert_eq!(bench.vm.census().words, 0);
+    }
 }

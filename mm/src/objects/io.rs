@@ -1,7 +1,7 @@
 //! I/O as data: requests that the world performs and reports back.
 //!
 //! The core never calls a device and never waits. It queues a [`Request`]; the world takes it with
-//! [`Requests::take`], lets a simulated disk, virtio or io_uring perform it while other processes run,
+//! [`Requests::take`], lets a simulated disk, virtio or `io_uring` perform it while other processes run,
 //! and reports the outcome. Until then the frames are marked READING or WRITING, and a second fault on
 //! one of them waits for the same request.
 //!

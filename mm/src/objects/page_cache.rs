@@ -200,13 +200,7 @@ fn add<'a, M: Machine>(
 }
 
 /// Starts to read what is missing of `pages`, as far as memory and the queue allow; waits for nothing.
-pub fn prefetch<M: Machine>(
-    store: &Store,
-    at: At,
-    machine: &M,
-    file: FileRef,
-    pages: Range<u64>,
-) {
+pub fn prefetch<M: Machine>(store: &Store, at: At, machine: &M, file: FileRef, pages: Range<u64>) {
     let object = store.files.get(file);
     let mut object = object.lock();
     if object.medium == Medium::Memory {
@@ -302,7 +296,8 @@ fn read<'a, M: Machine>(
         start = first;
         end = end.min(start + IO_PAGES_MAX as u64);
     }
-    if let Err(NoMemory) = reserve_run(store, at, machine, file, object, first, &mut start, &mut end)
+    if let Err(NoMemory) =
+        reserve_run(store, at, machine, file, object, first, &mut start, &mut end)
     {
         return Find::NoMemory;
     }
@@ -487,5 +482,71 @@ fn drop_pages<M: Machine>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Page;
+    use crate::fault::Outcome;
+    use crate::machine::Access;
+    use crate::spaces::vma::Sharing;
+    use crate::testing::{AT, Bench};
+
+    const PAGE: Page = Page(0x1000);
+
+    #[test]
+    fn two_faults_on_one_page_wait_for_one_request() {
+        let bench = Bench::new(64, 0);
+        let (mut a, mut b) = (bench.space(), bench.space());
+        let file = bench.file(1, Medium::Disk);
+        for space in [&mut a, &mut b] {
+            bench.map_file(space, PAGE, (file, 1), Sharing::Shared);
+        }
+        let Outcome::Wait { request, own: true } = bench.fault(&mut a, PAGE, Access::Read) else {
+            panic!("the first fault starts the read");
+        };
+        let joined = bench.fault(&mut b, PAGE, Access::Read);
+        assert_eq!(joined, Outcome::Wait { request, own: false });
+        assert_eq!(bench.settle().len(), 1);
+        bench.touch(&mut a, PAGE, Access::Read).unwrap();
+        bench.touch(&mut b, PAGE, Access::Read).unwrap();
+        assert_eq!(bench.entry(&a, PAGE).frame(), bench.entry(&b, PAGE).frame());
+    }
+
+    #[test]
+    fn a_page_that_is_written_whole_is_not_read_first() {
+        use crate::vm::FileOutcome::{Done, Wait};
+        let bench = Bench::new(64, 0);
+        let file = bench.file(2, Medium::Disk);
+        let write = |index, to| bench.vm.write_page(AT, &bench.ram, file, index, 0, to);
+        assert_eq!(write(0, PAGE_BYTES), Done);
+        assert!(matches!(write(1, 100), Wait(_)), "the rest of the page is on disk");
+        assert_eq!(write(2, 100), Done, "there is nothing beyond the end");
+        assert_eq!(bench.vm.store().files.get(file).lock().bytes, 2 * PAGE_BYTES + 100);
+    }
+
+    #[test]
+    fn a_page_truncated_while_it_is_read_is_freed_when_the_disk_is_done() {
+        let bench = Bench::new(64, 0);
+        let boot = bench.vm.census();
+        let file = bench.file(1, Medium::Disk);
+        let waits = bench.vm.read_page(AT, &bench.ram, file, 0);
+        assert!(matches!(waits, crate::vm::FileOutcome::Wait(_)));
+        bench.vm.truncate(AT, &bench.ram, file, 0).unwrap();
+        assert_eq!(bench.vm.census().file, 1, "the frame is still the disk's");
+        bench.settle();
+        assert_eq!(bench.vm.census(), boot);
+    }
+
+    #[test]
+    fn a_file_cannot_have_more_pages_than_a_descriptor_can_name() {
+        let bench = Bench::new(64, 0);
+        let file = bench.file(1, Medium::Disk);
+        let huge = bench.vm.truncate(AT, &bench.ram, file, u64::MAX);
+        assert_eq!(huge, Err(FileError::TooLarge));
+        let write = bench.vm.write_page(AT, &bench.ram, file, FILE_PAGES_MAX, 0, 1);
+        assert!(matches!(write, crate::vm::FileOutcome::Failed(_)));
     }
 }

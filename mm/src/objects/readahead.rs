@@ -52,6 +52,7 @@ pub struct ReadAhead {
 
 impl ReadAhead {
     /// The pages to read because `index` is needed and not there. They hold `index`.
+    #[allow(clippy::match_same_arms)] // one arm for each rule
     pub fn miss(&mut self, asked: Asked, index: u64, max: u32, file_pages: u64) -> Range<u64> {
         let max = max.max(1);
         let (start, pages, ahead) = match asked {

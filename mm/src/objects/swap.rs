@@ -257,3 +257,65 @@ pub(crate) fn drop_reference<M: Machine>(store: &Store, at: At, machine: &M, slo
         store.release(at, machine, locked);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::addr::{Page, Pages};
+    use crate::machine::Access;
+    use crate::testing::{AT, Bench};
+
+    const PAGE: Page = Page(0x1000);
+
+    fn out_and_read_back(slots: u32, in_ram: bool) -> (Bench, crate::spaces::AddressSpace) {
+        let mut config = Config::new(64);
+        config.swap = SwapConfig { slots, page_cluster: 0, in_ram };
+        let bench = Bench::with(&config);
+        let mut space = bench.space();
+        let pages = bench.map(&mut space, PAGE, 1);
+        bench.touch(&mut space, PAGE, Access::Write).unwrap();
+        bench.page_out(&space, pages);
+        assert_eq!(bench.settle().len(), 1);
+        bench.touch(&mut space, PAGE, Access::Read).unwrap();
+        (bench, space)
+    }
+
+    #[test]
+    fn a_page_that_comes_back_and_is_not_written_leaves_again_without_io() {
+        let (bench, space) = out_and_read_back(8, false);
+        assert_eq!(bench.page_out(&space, Pages::at(PAGE, 1)), 1);
+        assert!(bench.settle().is_empty(), "the slot still has its contents");
+        bench.check(&[&space]);
+    }
+
+    #[test]
+    fn a_slot_that_costs_ram_or_is_scarce_is_given_up_at_once() {
+        for (slots, in_ram) in [(8, true), (2, false)] {
+            let (bench, space) = out_and_read_back(slots, in_ram);
+            assert_eq!(bench.vm.store().swap.used(), 0, "{slots} slots");
+            bench.check(&[&space]);
+        }
+    }
+
+    #[test]
+    fn read_ahead_that_nobody_wants_any_more_is_freed_when_it_arrives() {
+        let mut config = Config::new(64);
+        config.swap = SwapConfig { slots: 16, page_cluster: 3, in_ram: false };
+        let bench = Bench::with(&config);
+        let mut space = bench.space();
+        let pages = bench.map(&mut space, PAGE, 4);
+        for page in pages.iter() {
+            let _ = bench.touch(&mut space, page, Access::Write);
+        }
+        assert_eq!(bench.page_out(&space, pages), 4);
+        bench.settle();
+        let _ = bench.fault(&mut space, PAGE, Access::Read);
+        assert_eq!(bench.vm.census().anon, 4, "its cluster is read with it");
+        bench.vm.unmap(AT, &bench.ram, &mut space, pages).unwrap();
+        assert_eq!(bench.vm.census().anon, 4, "the frames are the disk's");
+        bench.settle();
+        assert_eq!((bench.vm.census().anon, bench.vm.store().swap.used()), (0, 0));
+        bench.check(&[&space]);
+    }
+}

@@ -114,3 +114,48 @@ fn write_run<M: Machine>(
     machine.happened(Event::Io { target, frame: frames[0], pages: count as u32, write: true });
     Some(submitted)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::addr::Page;
+    use crate::fault::Resolved;
+    use crate::frames::table::Flags;
+    use crate::machine::Access;
+    use crate::objects::file::Medium;
+    use crate::spaces::vma::Sharing;
+    use crate::testing::{AT, Bench};
+    use crate::translate::x86_64::WRITE;
+
+    const PAGE: Page = Page(0x1000);
+
+    #[test]
+    fn the_first_write_after_a_write_back_faults_and_is_seen() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let file = bench.file(1, Medium::Disk);
+        bench.map_file(&mut space, PAGE, (file, 1), Sharing::Shared);
+        bench.touch(&mut space, PAGE, Access::Write).unwrap();
+        let frame = bench.entry(&space, PAGE).frame();
+        assert!(bench.state(frame).has(Flags::DIRTY));
+        let written = bench.vm.write_back(AT, &bench.ram, file, 0..1, 9);
+        assert_eq!((written.pages, written.more), (1, false));
+        assert!(!bench.entry(&space, PAGE).has(WRITE), "the next store must fault");
+        assert_eq!(bench.touch(&mut space, PAGE, Access::Write), Ok(Resolved::MadeDirty));
+        bench.settle();
+        assert!(bench.state(frame).has(Flags::DIRTY), "it was written while the disk read it");
+        bench.check(&[&space]);
+    }
+
+    #[test]
+    fn neighbours_are_written_in_one_request() {
+        let bench = Bench::new(64, 0);
+        let file = bench.file(8, Medium::Disk);
+        for index in [1, 2, 3, 6] {
+            let done = bench.vm.write_page(AT, &bench.ram, file, index, 0, 4096);
+            assert_eq!(done, crate::vm::FileOutcome::Done);
+        }
+        assert_eq!(bench.vm.write_back(AT, &bench.ram, file, 0..8, 99).pages, 4);
+        let pages: std::vec::Vec<_> = bench.settle().iter().map(|r| r.frames().len()).collect();
+        assert_eq!(pages, [3, 1]);
+    }
+}

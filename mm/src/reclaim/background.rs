@@ -46,3 +46,43 @@ pub fn background<M: Machine>(store: &Store, at: At, machine: &M) -> Background 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Page;
+    use crate::machine::Access;
+    use crate::testing::{AT, Bench};
+
+    #[test]
+    fn reclaim_starts_below_low_and_counts_pages_that_are_leaving() {
+        let bench = Bench::new(256, 256);
+        let mut space = bench.space();
+        let zone = bench.vm.store().frames.zone();
+        let marks = zone.watermarks();
+        for page in bench.map(&mut space, Page(0x1000), 256).iter() {
+            if bench.vm.wants_background() {
+                break;
+            }
+            bench.touch(&mut space, page, Access::Write).unwrap();
+        }
+        assert_eq!(zone.free_frames(), marks.low - 1);
+        assert_eq!(bench.vm.background(AT, &bench.ram), Background::Writing);
+        let leaving = bench.vm.store().requests.lock().writes();
+        assert_eq!(leaving, marks.high - zone.free_frames(), "no more than needed");
+        assert_eq!(bench.vm.background(AT, &bench.ram), Background::Writing);
+        bench.settle();
+        assert_eq!(zone.free_frames(), marks.high);
+        assert_eq!(bench.vm.background(AT, &bench.ram), Background::Enough);
+        bench.check(&[&space]);
+    }
+
+    #[test]
+    fn without_swap_anonymous_memory_stays() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let mut all = bench.map(&mut space, Page(0x1000), 64).iter();
+        assert!(all.any(|page| bench.touch(&mut space, page, Access::Write).is_err()));
+        assert_eq!(bench.vm.background(AT, &bench.ram), Background::Exhausted);
+    }
+}

@@ -89,3 +89,71 @@ fn sweep<M: Machine>(store: &Store, at: At, machine: &M, keep: Option<Frame>) ->
     }
     Evicted::NoVictim
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::addr::Page;
+    use crate::fault::Cause;
+    use crate::machine::Access;
+    use crate::objects::swap::SwapConfig;
+    use crate::testing::{AT, Bench};
+
+    #[test]
+    fn a_full_swap_ends_in_out_of_memory_under_every_policy() {
+        for policy in crate::replace::POLICIES {
+            let mut config = Config::new(32);
+            config.swap = SwapConfig { slots: 4, page_cluster: 0, in_ram: false };
+            config.policy = policy.name;
+            let bench = Bench::with(&config);
+            let mut space = bench.space();
+            let pages = bench.map(&mut space, Page(0x1000), 64);
+            let failed =
+                pages.iter().find_map(|page| bench.touch(&mut space, page, Access::Write).err());
+            assert_eq!(failed, Some(Cause::OutOfMemory), "{}", policy.name);
+            assert_eq!(bench.vm.store().swap.used(), 4, "{}", policy.name);
+            bench.check(&[&space]);
+        }
+    }
+
+    #[test]
+    fn a_single_page_that_can_go_is_found_whatever_the_policy_prefers() {
+        let mut config = Config::new(128);
+        config.swap = SwapConfig { slots: 1, page_cluster: 0, in_ram: false };
+        config.policy = "random";
+        for seed in 0..50 {
+            config.seed = seed;
+            let bench = Bench::with(&config);
+            let mut space = bench.space();
+            let file = bench.file(1, crate::objects::file::Medium::Disk);
+            let pages = bench.map(&mut space, Page(0x1000), 100);
+            for page in pages.iter() {
+                let _ = bench.touch(&mut space, page, Access::Write);
+            }
+            // Swap is full from here on: of all pages only the file's can go.
+            while make_room(bench.vm.store(), AT, &bench.ram) != Room::None {
+                bench.settle();
+            }
+            while bench.vm.read_page(AT, &bench.ram, file, 0) != crate::vm::FileOutcome::Done {
+                bench.settle();
+            }
+            let made = make_room(bench.vm.store(), AT, &bench.ram);
+            assert_eq!(made, Room::Made, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn where_the_queue_is_full_of_reads_reclaim_waits_for_one() {
+        let mut config = Config::new(64);
+        config.swap = SwapConfig { slots: 8, page_cluster: 0, in_ram: false };
+        config.requests = 1;
+        let bench = Bench::with(&config);
+        let mut space = bench.space();
+        bench.map(&mut space, Page(0x1000), 1);
+        bench.touch(&mut space, Page(0x1000), Access::Write).unwrap();
+        let file = bench.file(1, crate::objects::file::Medium::Disk);
+        let _ = bench.vm.read_page(AT, &bench.ram, file, 0);
+        assert!(matches!(make_room(bench.vm.store(), AT, &bench.ram), Room::After(_)));
+    }
+}

@@ -69,12 +69,7 @@ pub(super) fn evict_one<M: Machine>(
 }
 
 /// Evicts the page in `frame` if it is evictable, without asking the policy.
-pub(super) fn evict_this<M: Machine>(
-    store: &Store,
-    at: At,
-    machine: &M,
-    frame: Frame,
-) -> Evicted {
+pub(super) fn evict_this<M: Machine>(store: &Store, at: At, machine: &M, frame: Frame) -> Evicted {
     let mut victim = store.frames.table.lock(frame);
     if !victim.state().has(Flags::LISTED) {
         return Evicted::Stuck;
@@ -109,13 +104,7 @@ fn stuck<M: Machine>(store: &Store, machine: &M, mut frame: Locked<'_>) -> Evict
     Evicted::Stuck
 }
 
-fn freed<M: Machine>(
-    store: &Store,
-    at: At,
-    machine: &M,
-    frame: Locked<'_>,
-    to: Kept,
-) -> Evicted {
+fn freed<M: Machine>(store: &Store, at: At, machine: &M, frame: Locked<'_>, to: Kept) -> Evicted {
     store.counters(at).evicted.add(1);
     machine.happened(Event::Evict { frame: frame.frame(), to });
     store.release(at, machine, frame);
@@ -123,12 +112,7 @@ fn freed<M: Machine>(
 }
 
 /// A page given up by `MADV_FREE`: its contents go, unless it was written since.
-fn evict_lazy<M: Machine>(
-    store: &Store,
-    at: At,
-    machine: &M,
-    mut frame: Locked<'_>,
-) -> Evicted {
+fn evict_lazy<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) -> Evicted {
     // First no more writes, then look whether there was one: none can come between.
     for entry_at in rmap::entries(machine, &frame) {
         let old = x86::change(x86::word_at(machine, entry_at), WRITE, 0);
@@ -149,12 +133,7 @@ fn evict_lazy<M: Machine>(
     freed(store, at, machine, frame, Kept::Nowhere)
 }
 
-fn evict_anon<M: Machine>(
-    store: &Store,
-    at: At,
-    machine: &M,
-    mut frame: Locked<'_>,
-) -> Evicted {
+fn evict_anon<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) -> Evicted {
     let number = frame.frame();
     let had_slot = frame.state().has(Flags::IN_SWAP);
     let clean = had_slot && !is_dirty(machine, &frame);
@@ -192,12 +171,7 @@ fn evict_anon<M: Machine>(
     Evicted::Stuck
 }
 
-fn evict_file<M: Machine>(
-    store: &Store,
-    at: At,
-    machine: &M,
-    mut frame: Locked<'_>,
-) -> Evicted {
+fn evict_file<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) -> Evicted {
     let (file, index) = owner_of(frame.owner());
     let object = store.files.get(file);
     // Against the order of locks, so it only tries.
@@ -227,7 +201,11 @@ fn evict_file<M: Machine>(
     let number = frame.frame();
     if submit_write(store, at, machine, &mut frame, target) == Evicted::Queued {
         let counters = store.counters(at);
-        if slot.is_some() { counters.swapped_out.add(1) } else { counters.written.add(1) }
+        if slot.is_some() {
+            counters.swapped_out.add(1);
+        } else {
+            counters.written.add(1);
+        }
         machine.happened(Event::Evict { frame: number, to: kept });
         return Evicted::Queued;
     }

@@ -35,13 +35,14 @@ pub fn fork<M: Machine>(
     let unlock = child.areas.change(all, |vma| {
         vma.flags.remove(VmaFlags::LOCKED | VmaFlags::LOCK_ON_FAULT);
     });
-    unlock.expect("areas that become more alike do not become more");
+    debug_assert!(unlock.is_ok(), "areas that become more alike do not become more");
     drop_unforked(&mut child, all);
     let mut flush = Flush::new(parent.id());
     let mut copy = || -> Result<(), NoMemory> {
         for area in parent.areas.iter() {
             let wiped = area.flags.intersects(VmaFlags::DONT_FORK | VmaFlags::WIPE_ON_FORK);
-            if area.sharing == Sharing::Private && !wiped && has_anon(store, machine, parent, area) {
+            if area.sharing == Sharing::Private && !wiped && has_anon(store, machine, parent, area)
+            {
                 copy_area(store, at, machine, parent, &mut child, area, &mut flush)?;
             }
         }
@@ -49,16 +50,12 @@ pub fn fork<M: Machine>(
     };
     let copied = copy();
     flush.finish(store, at, machine);
-    match copied {
-        Ok(()) => {
-            child.note_resident(store);
-            Ok(child)
-        }
-        Err(NoMemory) => {
-            destroy(store, at, machine, child);
-            Err(NoMemory)
-        }
+    if let Err(NoMemory) = copied {
+        destroy(store, at, machine, child);
+        return Err(NoMemory);
     }
+    child.note_resident(store);
+    Ok(child)
 }
 
 /// Takes areas marked `MADV_DONTFORK` out of the child, which has no entries yet.
@@ -74,12 +71,7 @@ fn drop_unforked(child: &mut AddressSpace, all: Pages) {
 }
 
 /// Whether an area holds pages that no file could give back.
-fn has_anon<M: Machine>(
-    store: &Store,
-    machine: &M,
-    space: &AddressSpace,
-    area: &Vma,
-) -> bool {
+fn has_anon<M: Machine>(store: &Store, machine: &M, space: &AddressSpace, area: &Vma) -> bool {
     let mut found = false;
     x86::for_leaves(machine, space.root(), area.pages, |leaf, part| {
         found = found
@@ -160,4 +152,59 @@ fn copy_leaf<M: Machine>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Access;
+    use crate::objects::file::Medium;
+    use crate::testing::{AT, Bench};
+
+    const PAGE: Page = Page(0x1000);
+
+    #[test]
+    fn only_pages_that_no_file_could_give_back_are_copied() {
+        let bench = Bench::new(64, 0);
+        let mut parent = bench.space();
+        let file = bench.file(2, Medium::Disk);
+        bench.map_file(&mut parent, PAGE, (file, 2), Sharing::Shared);
+        let private = Page(0x2000);
+        bench.map_file(&mut parent, private, (file, 2), Sharing::Private);
+        for page in [PAGE, private, private.up(1)] {
+            bench.touch(&mut parent, page, Access::Read).unwrap();
+        }
+        let child = bench.fork(&mut parent);
+        assert_eq!(child.tables(), 1, "no table was needed");
+        // One written page, and the entries of its area are copied.
+        bench.touch(&mut parent, private, Access::Write).unwrap();
+        let other = bench.fork(&mut parent);
+        assert!(x86::load(x86::word(&bench.ram, leaf(&bench, &other), private)).0 != 0);
+        assert_eq!(bench.entry(&other, PAGE).0, 0);
+        bench.check(&[&parent, &child, &other]);
+    }
+
+    fn leaf(bench: &Bench, space: &AddressSpace) -> Frame {
+        x86::find_leaf(&bench.ram, space.root(), Page(0x2000)).expect("its entries were copied")
+    }
+
+    #[test]
+    fn fork_and_exit_leave_nothing_behind() {
+        let bench = Bench::new(128, 16);
+        let mut parent = bench.space();
+        let pages = bench.map(&mut parent, PAGE, 6);
+        for page in pages.iter() {
+            bench.touch(&mut parent, page, Access::Write).unwrap();
+        }
+        bench.page_out(&parent, Pages::at(PAGE, 3));
+        bench.settle();
+        let (before, slots) = (bench.vm.census(), bench.vm.store().swap.used());
+        let mut child = bench.fork(&mut parent);
+        bench.touch(&mut child, PAGE.up(4), Access::Write).unwrap();
+        bench.touch(&mut child, PAGE.up(5), Access::Read).unwrap();
+        assert!(bench.vm.census().words > 0, "a second mapping needs a link");
+        bench.vm.destroy(AT, &bench.ram, child);
+        assert_eq!(bench.vm.census(), before);
+        assert_eq!(bench.vm.store().swap.used(), slots);
+    }
 }

@@ -115,3 +115,47 @@ fn each_frame<M: Machine>(
 fn still_maps(word: &core::sync::atomic::AtomicU64, frame: Frame) -> bool {
     x86::load(word).holds() == Holds::Frame(frame)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::addr::Page;
+    use crate::frames::table::Flags;
+    use crate::machine::Access;
+    use crate::testing::{AT, Bench};
+
+    const PAGE: Page = Page(0x1000);
+
+    #[test]
+    fn a_locked_page_is_in_no_order_of_eviction() {
+        let bench = Bench::new(64, 8);
+        let mut space = bench.space();
+        let pages = bench.map(&mut space, PAGE, 2);
+        bench.touch(&mut space, PAGE, Access::Write).unwrap();
+        let frame = bench.entry(&space, PAGE).frame();
+        bench.vm.lock(&bench.ram, &mut space, pages).unwrap();
+        assert!(bench.state(frame).pins() == 1 && !bench.state(frame).has(Flags::LISTED));
+        assert_eq!(bench.page_out(&space, pages), 0);
+        bench.touch(&mut space, PAGE.up(1), Access::Write).unwrap();
+        let later = bench.entry(&space, PAGE.up(1)).frame();
+        assert_eq!(bench.state(later).pins(), 1, "pages that come later are locked as well");
+        bench.vm.unlock(&bench.ram, &mut space, pages).unwrap();
+        assert_eq!(bench.page_out(&space, pages), 2);
+        bench.settle();
+        bench.check(&[&space]);
+    }
+
+    #[test]
+    fn the_childs_copy_is_not_locked_and_the_rest_can_go_when_the_parent_is_gone() {
+        let bench = Bench::new(64, 8);
+        let mut parent = bench.space();
+        let pages = bench.map(&mut parent, PAGE, 1);
+        bench.vm.lock(&bench.ram, &mut parent, pages).unwrap();
+        bench.touch(&mut parent, PAGE, Access::Write).unwrap();
+        let child = bench.fork(&mut parent);
+        let frame = bench.entry(&child, PAGE).frame();
+        assert_eq!(bench.state(frame).pins(), 1);
+        bench.vm.destroy(AT, &bench.ram, parent);
+        assert!(bench.state(frame).has(Flags::LISTED), "nobody pins it any more");
+        bench.check(&[&child]);
+    }
+}

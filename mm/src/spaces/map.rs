@@ -176,12 +176,7 @@ pub fn brk<M: Machine>(
     Ok(())
 }
 
-fn grow_heap(
-    space: &mut AddressSpace,
-    start: Page,
-    old: Page,
-    new: Page,
-) -> Result<(), Refused> {
+fn grow_heap(space: &mut AddressSpace, start: Page, old: Page, new: Page) -> Result<(), Refused> {
     // `mremap` may have lengthened the heap's area beyond its end already.
     if let Some(vma) = space.areas.iter_range(Pages::new(old, new)).next() {
         return Err(Refused::Occupied(vma.pages.start.max(old)));

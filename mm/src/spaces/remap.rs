@@ -50,7 +50,8 @@ pub fn remap<M: Machine>(
         return match target {
             Some(new) if !new.overlaps(old) => {
                 let kept = Pages::at(old.start, count.min(old.count()));
-                let moved = move_range(store, at, machine, space, &area, kept, Place::Fixed(start), count)?;
+                let moved =
+                    move_range(store, at, machine, space, &area, kept, Place::Fixed(start), count)?;
                 unmap(store, at, machine, space, Pages::new(kept.end, old.end))?;
                 Ok(moved)
             }
@@ -180,5 +181,56 @@ fn move_entries<M: Machine>(
             x86::store(from, Entry(0));
             flush.page(page);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Access;
+    use crate::spaces::layout::USER_END;
+    use crate::testing::{AT, Bench};
+
+    const PAGE: Page = Page(0x1000);
+
+    #[test]
+    fn a_moved_page_keeps_its_frame_and_the_reverse_map_follows() {
+        let bench = Bench::new(64, 8);
+        let mut space = bench.space();
+        let old = bench.map(&mut space, PAGE, 2);
+        bench.touch(&mut space, PAGE, Access::Write).unwrap();
+        let frame = bench.entry(&space, PAGE).frame();
+        let new = bench.vm.remap(AT, &bench.ram, &mut space, old, 4, Move::To(Page(0x9000)));
+        assert_eq!(new, Ok(Pages::at(Page(0x9000), 4)));
+        assert_eq!(bench.entry(&space, Page(0x9000)).frame(), frame);
+        assert_eq!(bench.page_out(&space, Pages::at(Page(0x9000), 1)), 1, "eviction finds it");
+        bench.settle();
+        bench.check(&[&space]);
+    }
+
+    #[test]
+    fn nothing_grows_beyond_what_a_program_may_map() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let last = Page(USER_END.page().0 - 2);
+        let old = bench.map(&mut space, last, 1);
+        for (count, place) in [(3, Move::Never), (u64::MAX, Move::May), (u64::MAX, Move::Never)] {
+            let grown = bench.vm.remap(AT, &bench.ram, &mut space, old, count, place);
+            assert_eq!(grown, Err(Refused::NoRoom), "to {count}");
+        }
+        assert!(bench.vm.remap(AT, &bench.ram, &mut space, old, 2, Move::Never).is_ok());
+    }
+
+    #[test]
+    fn a_heap_does_not_grow_over_what_mremap_made_of_it() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let start = space.layout().heap_start();
+        bench.vm.brk(AT, &bench.ram, &mut space, start.up(2).address()).unwrap();
+        let heap = Pages::at(start, 2);
+        bench.vm.remap(AT, &bench.ram, &mut space, heap, 4, Move::Never).unwrap();
+        // The pages above the break are in use: as new heap they would not be zeros.
+        let grown = bench.vm.brk(AT, &bench.ram, &mut space, start.up(3).address());
+        assert_eq!(grown, Err(Refused::Occupied(start.up(2))));
     }
 }

@@ -49,12 +49,9 @@ impl AddressSpace {
         kernel: Frame,
     ) -> Result<AddressSpace, NoMemory> {
         let id = store.new_space_id().ok_or(NoMemory)?;
-        let root = match x86::new_root(&store.frames, at, machine, Some(kernel)) {
-            Ok(root) => root,
-            Err(NoMemory) => {
-                store.end_space_id(id);
-                return Err(NoMemory);
-            }
+        let Ok(root) = x86::new_root(&store.frames, at, machine, Some(kernel)) else {
+            store.end_space_id(id);
+            return Err(NoMemory);
         };
         Ok(AddressSpace {
             id,

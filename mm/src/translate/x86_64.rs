@@ -365,3 +365,79 @@ impl<M: Machine, F: FnMut(Frame, Pages)> FreeTables<'_, M, F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Access;
+    use crate::testing::{AT, Bench};
+
+    #[test]
+    fn entries_have_the_bits_of_the_manual() {
+        let entry = Entry::of(Frame(0x1234), WRITE | USER | NO_EXECUTE);
+        assert_eq!(entry.0, 0x8000_0000_0123_4007);
+        assert_eq!((entry.frame(), entry.has(WRITE | USER)), (Frame(0x1234), true));
+        assert_eq!(Entry(0).holds(), Holds::Empty);
+        // Slot 0 too: what is swapped is never mistaken for empty, nor for present.
+        for slot in [Slot(0), Slot(u32::MAX)] {
+            let entry = Entry::swapped(slot);
+            assert!(!entry.has(PRESENT));
+            assert_eq!(entry.holds(), Holds::Swapped(slot));
+        }
+    }
+
+    #[test]
+    fn an_address_is_four_indexes_of_nine_bits() {
+        let page = Page(0x7_ffff_ffff & !(0x1ff << 18) | 5 << 18);
+        assert_eq!([4, 3, 2, 1].map(|level| index(page, level)), [255, 5, 511, 511]);
+        assert_eq!([1, 2, 3].map(span), [1, 512, 512 * 512]);
+    }
+
+    #[test]
+    fn a_table_lives_as_long_as_an_area_in_its_region() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        // Two areas in one region of 2 MiB, a third in the next.
+        let [a, b, c] = [0x1000, 0x1008, 0x1200].map(|start| bench.map(&mut space, Page(start), 2));
+        for pages in [a, b, c] {
+            bench.touch(&mut space, pages.start, Access::Write).unwrap();
+        }
+        assert_eq!(space.tables(), 5, "a root, two tables above, two leaves");
+        let expected = [(a, 5), (b, 4), (c, 1)];
+        for (pages, tables) in expected {
+            bench.vm.unmap(AT, &bench.ram, &mut space, pages).unwrap();
+            assert_eq!(space.tables(), tables, "{pages:?} unmapped");
+            bench.check(&[&space]);
+        }
+    }
+
+    #[test]
+    fn the_uppermost_tables_go_as_well() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let boot = bench.vm.census();
+        let top = Page(crate::spaces::layout::USER_END.page().0 - 1);
+        let pages = bench.map(&mut space, top, 1);
+        bench.touch(&mut space, top, Access::Write).unwrap();
+        bench.vm.unmap(AT, &bench.ram, &mut space, pages).unwrap();
+        assert_eq!(bench.vm.census(), boot);
+    }
+
+    #[test]
+    fn all_spaces_share_one_kernel_half_and_programs_may_not_use_it() {
+        let bench = Bench::new(64, 0);
+        let (a, b) = (bench.space(), bench.space());
+        let half = |root| &bench.ram.table(root)[KERNEL_HALF..];
+        let used = half(a.root()).iter().zip(half(b.root()));
+        let entries: std::vec::Vec<_> = used
+            .inspect(|(a, b)| assert_eq!(a.load(Relaxed), b.load(Relaxed)))
+            .map(|(a, _)| load(a))
+            .filter(|entry| entry.0 != 0)
+            .collect();
+        assert_eq!(entries.len(), 1, "64 frames need one table of 1 GiB pages");
+        assert!(entries[0].has(PRESENT) && !entries[0].has(USER));
+        let gib = load(&bench.ram.table(entries[0].frame())[0]);
+        assert!(gib.has(PRESENT | LARGE | WRITE | NO_EXECUTE) && !gib.has(USER));
+        assert_eq!(gib.frame(), Frame(0), "all of RAM, from its first frame");
+    }
+}

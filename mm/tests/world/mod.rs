@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use vellum_mm::Config;
 use vellum_mm::addr::{FileRef, Frame, Page, Pages, TABLE_ENTRIES};
 use vellum_mm::check::check_invariants;
 use vellum_mm::event::{Event, Target};
@@ -23,9 +24,10 @@ use vellum_mm::machine::{Access, At, Machine, Memory, Operation, SpaceId, Table,
 use vellum_mm::objects::index::Cached;
 use vellum_mm::objects::io::{Direction, IoOutcome, Request, RequestId};
 use vellum_mm::spaces::AddressSpace;
-use vellum_mm::translate::x86_64::{ACCESSED, DIRTY, Entry, LARGE, NO_EXECUTE, PRESENT, USER, WRITE};
+use vellum_mm::translate::x86_64::{
+    ACCESSED, DIRTY, Entry, LARGE, NO_EXECUTE, PRESENT, USER, WRITE,
+};
 use vellum_mm::vm::{FileOutcome, Vm};
-use vellum_mm::Config;
 
 /// What a freed frame holds: never the stamp of a page.
 const POISON: u64 = 0xdead_dead_dead_dead;
@@ -111,7 +113,8 @@ impl Memory for Hardware {
 impl Tlb for Hardware {
     fn invalidate(&self, space: SpaceId, pages: Pages) {
         if let Some(tlb) = self.tlb.borrow_mut().get_mut(&space) {
-            let gone: Vec<Page> = tlb.range(pages.start..pages.end).map(|(&page, _)| page).collect();
+            let gone: Vec<Page> =
+                tlb.range(pages.start..pages.end).map(|(&page, _)| page).collect();
             for page in gone {
                 self.let_go(tlb.remove(&page).expect("it was listed"));
             }
@@ -387,10 +390,8 @@ impl World {
         let mut tlb = self.hardware.tlb.borrow_mut();
         let tlb = tlb.entry(space.id()).or_default();
         if !permits(found, access) {
-            // The processor forgets the translation that faulted.
-            if let Some(old) = tlb.remove(&page) {
-                self.hardware.let_go(old);
-            }
+            // A processor forgets the translation that faulted; others that run the same program,
+            // for which this TLB stands as well, do not.
             return None;
         }
         found.dirty |= access == Access::Write;
@@ -466,6 +467,13 @@ impl World {
             }
         }
         panic!("reading page {index} of {file:?} makes no progress");
+    }
+
+    /// `fsync`: writes what is dirty and waits for it.
+    pub fn write_back(&self, file: FileRef) {
+        let (at, hardware) = (self.at(), &self.hardware);
+        let _ = self.vm.write_back(at, hardware, file, 0..u64::MAX, u64::MAX);
+        self.settle();
     }
 
     fn cached(&self, file: FileRef, index: u64) -> Option<Frame> {

@@ -103,7 +103,8 @@ mod tests {
     }
 
     fn queues(contents: &[&[u64]]) -> (Merge, Queues) {
-        let mut queues = Queues(contents.iter().map(|list| list.iter().copied().collect()).collect());
+        let mut queues =
+            Queues(contents.iter().map(|list| list.iter().copied().collect()).collect());
         let mut merge = Merge::default();
         for index in 0..contents.len() {
             merge.add(index, &mut queues);

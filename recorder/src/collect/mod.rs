@@ -154,14 +154,13 @@ impl<'a> Collector<'a> {
         if stream.silent {
             return Ok(());
         }
-        let thread = match stream.thread {
-            Some(thread) => thread,
-            None => {
-                let first = if let Item::Call(record) = &item { Some(record) } else { None };
-                let thread = self.translator.meet(stream.pid, stream.tid, first, sink)?;
-                stream.thread = Some(thread);
-                thread
-            }
+        let thread = if let Some(thread) = stream.thread {
+            thread
+        } else {
+            let first = if let Item::Call(record) = &item { Some(record) } else { None };
+            let thread = self.translator.meet(stream.pid, stream.tid, first, sink)?;
+            stream.thread = Some(thread);
+            thread
         };
         let tid = stream.tid;
         match item {
@@ -169,7 +168,8 @@ impl<'a> Collector<'a> {
                 sink.access(Access { page, thread, count, instructions, kind })
             }
             Item::Broken => {
-                let warning = format!("thread {tid} overwrote its ring: some of its events are lost");
+                let warning =
+                    format!("thread {tid} overwrote its ring: some of its events are lost");
                 self.translator.warnings.push(warning);
                 Ok(())
             }
@@ -202,9 +202,7 @@ impl<'a> Collector<'a> {
                 self.end(process, None, exit, sink)?;
                 self.translator.reap(thread, process, sink)
             }
-            Item::Call(record) => {
-                self.translator.record(thread, record, sink)
-            }
+            Item::Call(record) => self.translator.record(thread, record, sink),
         }
     }
 

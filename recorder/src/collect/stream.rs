@@ -10,7 +10,12 @@ use crate::wire::{ACCESS_WORDS, CALL, CALL_WORDS, Record};
 /// What a ring holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Item {
-    Access { page: u64, kind: Kind, count: u32, instructions: u32 },
+    Access {
+        page: u64,
+        kind: Kind,
+        count: u32,
+        instructions: u32,
+    },
     Call(Record),
     /// Words that no plugin wrote: the program has overwritten its ring.
     Broken,

@@ -211,7 +211,7 @@ impl Translator {
                 self.warnings.push(format!("{} ran unrecorded", text(&path)));
                 return Ok(());
             }
-            other => match plain(thread, other) {
+            other => match plain(thread, &other) {
                 Some(call) => call,
                 None => return Ok(()),
             },
@@ -230,7 +230,7 @@ impl Translator {
             return Ok(thread);
         };
         let process = self.process_of(thread);
-        let areas = areas.into_iter().map(|area| self.area(area, sink)).collect::<Result<_, _>>()?;
+        let areas = areas.iter().map(|area| self.area(area, sink)).collect::<Result<_, _>>()?;
         let state = &mut self.processes[process as usize];
         let thread = state.execing.take().unwrap_or(thread);
         state.threads = vec![thread];
@@ -245,7 +245,7 @@ impl Translator {
         Ok(thread)
     }
 
-    fn area(&mut self, raw: RawArea, sink: &mut impl Sink) -> Result<Area, TraceError> {
+    fn area(&mut self, raw: &RawArea, sink: &mut impl Sink) -> Result<Area, TraceError> {
         let file = match raw.file {
             Some(key) => Some((self.file(key, sink)?, raw.offset_pages)),
             None => None,
@@ -257,7 +257,7 @@ impl Translator {
             3 => Role::Stack,
             _ => Role::Other,
         };
-        let RawArea { page, pages, prot, shared, .. } = raw;
+        let RawArea { page, pages, prot, shared, .. } = *raw;
         Ok(Area { page, pages, prot: prot as u32, shared, file, role })
     }
 
@@ -341,8 +341,8 @@ impl Translator {
 }
 
 /// The records that translate word for word; `None` for those that say nothing to a trace.
-fn plain(thread: ThreadId, record: Record) -> Option<Call> {
-    Some(match record {
+fn plain(thread: ThreadId, record: &Record) -> Option<Call> {
+    Some(match *record {
         Record::Unmap { start, bytes } => Call::Unmap { thread, start, bytes },
         Record::Remap { start, bytes, new_start, new_bytes, flags } => {
             Call::Remap { thread, start, bytes, new_start, new_bytes, flags: flags as u32 }

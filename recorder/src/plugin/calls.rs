@@ -101,13 +101,13 @@ pub(crate) fn enter(plugin: &'static Plugin, vcpu: u32, number: i64, arguments: 
             touch(outbox, clear_tid, if clear_tid == 0 { 0 } else { 4 }, true);
             outbox.tick();
             outbox.call(&Record::ThreadExit { code: arguments[0] });
-            return plugin.part(vcpu, slot);
+            return Plugin::part(vcpu, slot);
         }
         libc::SYS_exit_group => {
             EXITING.store(true, Relaxed);
             outbox.tick();
             outbox.call(&Record::Exit { code: arguments[0] });
-            return plugin.part(vcpu, slot);
+            return Plugin::part(vcpu, slot);
         }
         _ => {}
     }
@@ -379,11 +379,17 @@ fn effects(
     let [a1, a2, a3, a4, ..] = *arguments;
     let file = |fd: u64| files::regular(outbox, fd as i32).map(|(key, stat)| (key, stat.bytes));
     match number {
-        libc::SYS_read | libc::SYS_readv | libc::SYS_pread64 | libc::SYS_preadv
+        libc::SYS_read
+        | libc::SYS_readv
+        | libc::SYS_pread64
+        | libc::SYS_preadv
         | libc::SYS_preadv2 => {
             transfer(outbox, a1, explicit_offset(number, arguments), result, false);
         }
-        libc::SYS_write | libc::SYS_writev | libc::SYS_pwrite64 | libc::SYS_pwritev
+        libc::SYS_write
+        | libc::SYS_writev
+        | libc::SYS_pwrite64
+        | libc::SYS_pwritev
         | libc::SYS_pwritev2 => {
             transfer(outbox, a1, explicit_offset(number, arguments), result, true);
         }
@@ -476,7 +482,9 @@ fn reaped(outbox: Outbox<'_>, number: c_long, arguments: &[u64; 6], result: u64)
     } else if a3 != 0 && !has(a4, libc::WNOWAIT) {
         // siginfo_t: si_code at 8, si_pid at 12, si_status at 24.
         let field = |offset| guest::half(a3 + offset);
-        let (Some(code), Some(pid), Some(status)) = (field(8), field(12), field(24)) else { return };
+        let (Some(code), Some(pid), Some(status)) = (field(8), field(12), field(24)) else {
+            return;
+        };
         let status = match code.cast_signed() {
             libc::CLD_EXITED => (status & 0xff) << 8,
             libc::CLD_KILLED | libc::CLD_DUMPED => status & 0x7f,

@@ -22,10 +22,10 @@ pub(crate) fn prefix() -> Vec<CString> {
         own.split(|&byte| byte == 0).filter_map(|word| CString::new(word).ok()).collect();
     let plugin = words.iter().position(|word| word.as_bytes() == b"-plugin");
     words.truncate(plugin.map_or(0, |index| index + 2));
-    if let (Some(first), Ok(path)) = (words.first_mut(), std::fs::read_link("/proc/self/exe")) {
-        if let Ok(path) = CString::new(path.into_os_string().into_vec()) {
-            *first = path;
-        }
+    if let (Some(first), Ok(path)) = (words.first_mut(), std::fs::read_link("/proc/self/exe"))
+        && let Ok(path) = CString::new(path.into_os_string().into_vec())
+    {
+        *first = path;
     }
     words
 }

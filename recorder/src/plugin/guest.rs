@@ -1,14 +1,19 @@
 //! Reads the program's memory as the kernel would: a bad pointer yields nothing.
 
-use super::Plugin;
+use std::sync::OnceLock;
+
+use super::ffi::Symbols;
 use crate::sys;
 
 /// The longest path that Linux takes, NUL included.
 const PATH_BYTES_MAX: usize = 4096;
 
+/// What QEMU adds to the program's addresses; constant once it is loaded.
+static BASE: OnceLock<u64> = OnceLock::new();
+
 /// Bytes of the program's memory; as many as were there.
 pub(crate) fn bytes(address: u64, count: usize) -> Vec<u8> {
-    let base = Plugin::get().map_or(0, |plugin| plugin.symbols.guest_base());
+    let base = *BASE.get_or_init(Symbols::guest_base);
     let mut buffer = vec![0; count];
     let read = sys::read_memory(address.wrapping_add(base), &mut buffer);
     buffer.truncate(read);

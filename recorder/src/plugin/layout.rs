@@ -38,9 +38,10 @@ pub(crate) fn birth(symbols: &Symbols) -> Vec<Record> {
     let path = std::fs::canonicalize(&path).unwrap_or(path);
     let lines = maps(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
     let program = Image::read(&path);
-    let interpreter = program.interpreter.as_ref().map(|path| {
-        Image::read(&std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()))
-    });
+    let interpreter = program
+        .interpreter
+        .as_ref()
+        .map(|path| Image::read(&std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
     let walked = symbols.areas();
     let mut areas = match walked {
         Some(walked) => pieces(&walked, &lines),
@@ -49,12 +50,12 @@ pub(crate) fn birth(symbols: &Symbols) -> Vec<Record> {
     coalesce(&mut areas);
     let mut records = Vec::new();
     let mut introduced = BTreeSet::new();
-    let areas = assign_roles(areas, &program.path, &mut |path, inode| {
+    let areas = assign_roles(&areas, &program.path, &mut |path, inode| {
         introduce(path, inode, &mut introduced, &mut records)
     });
     files::known().extend(introduced);
     let brk = program.brk(&areas);
-    let touched = touched(&areas, symbols.guest_base());
+    let touched = touched(&areas, Symbols::guest_base());
     let arguments = shortened(arguments);
     let path = path.into_os_string().into_vec();
     records.push(Record::Exec { path, arguments, brk, areas, touched });
@@ -143,7 +144,8 @@ fn guessed(lines: &[Line], program: &Image, interpreter: Option<&Image>) -> Vec<
     for line in lines {
         let image = [Some(program), interpreter].into_iter().flatten();
         let image = image.into_iter().find(|image| image.path == line.path);
-        let follows = list.last().is_some_and(|last| last.end == line.start && last.prot & WRITE != 0);
+        let follows =
+            list.last().is_some_and(|last| last.end == line.start && last.prot & WRITE != 0);
         let anonymous = line.inode == 0 && line.path.as_os_str().is_empty();
         if let Some(image) = image {
             list.push(Line { prot: image.prot(line.offset).unwrap_or(line.prot), ..line.clone() });
@@ -177,9 +179,9 @@ fn coalesce(areas: &mut Vec<Line>) {
 
 /// Areas in the form of the wire; `key` names a file by its path and inode.
 fn assign_roles(
-    areas: Vec<Line>,
+    areas: &[Line],
     program: &Path,
-    key: &mut dyn FnMut(&Path, u64) -> Option<FileKey>,
+    key: &mut dyn FnMut(&Path, u64) -> FileKey,
 ) -> Vec<RawArea> {
     let is_anonymous = |area: &Line| area.inode == 0;
     // Nothing else that the loader makes is as large, but for a huge array next to the data.
@@ -200,7 +202,7 @@ fn assign_roles(
         } else {
             OTHER
         };
-        let file = if is_anonymous(area) { None } else { key(&area.path, area.inode) };
+        let file = (!is_anonymous(area)).then(|| key(&area.path, area.inode));
         list.push(RawArea {
             page: area.start >> 12,
             pages: (area.end - area.start) >> 12,
@@ -220,7 +222,7 @@ fn introduce(
     inode: u64,
     introduced: &mut BTreeSet<FileKey>,
     records: &mut Vec<Record>,
-) -> Option<FileKey> {
+) -> FileKey {
     let stat = sys::stat_path(libc::AT_FDCWD, path.as_os_str().as_bytes());
     // Replaced while it was loaded: then its inode is all that is known.
     let stat = stat.filter(|stat| stat.key[1] == inode);
@@ -230,7 +232,7 @@ fn introduce(
         let path = path.as_os_str().as_bytes().to_vec();
         records.push(Record::File { file, bytes, memory: false, path });
     }
-    Some(file)
+    file
 }
 
 /// What an ELF file says about its place in memory.
@@ -274,8 +276,7 @@ impl Image {
             let first = number(&entry, 0)?;
             let (kind, flags) = (first as u32, first >> 32);
             let segment = Segment {
-                // ELF counts execute 1, write 2, read 4.
-                prot: (flags >> 2 & 1) * READ | flags & 2 | (flags & 1) * EXECUTE,
+                prot: elf_rights(flags),
                 offset: number(&entry, 8)?,
                 address: number(&entry, 16)?,
                 file_bytes: number(&entry, 32)?,
@@ -311,6 +312,12 @@ impl Image {
         let ends = self.segments.iter().map(|segment| segment.address + segment.memory_bytes);
         (ends.max().unwrap_or(0) + bias).next_multiple_of(4096)
     }
+}
+
+/// Rights as `mmap` counts them; ELF counts execute 1, write 2, read 4.
+fn elf_rights(flags: u64) -> u64 {
+    let right = |bit, right| if flags & bit == 0 { 0 } else { right };
+    right(4, READ) | right(2, WRITE) | right(1, EXECUTE)
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u64> {
@@ -359,8 +366,8 @@ mod tests {
 7f0000000000-7f0000001000 rwxp 00000000 00:00 0
 ";
 
-    fn key(_: &Path, inode: u64) -> Option<FileKey> {
-        Some([0, inode, 0])
+    fn key(_: &Path, inode: u64) -> FileKey {
+        [0, inode, 0]
     }
 
     #[test]
@@ -384,7 +391,7 @@ mod tests {
         ];
         let mut areas = pieces(&walked, &maps(MAPS));
         coalesce(&mut areas);
-        let areas = assign_roles(areas, Path::new("/bin/a b"), &mut key);
+        let areas = assign_roles(&areas, Path::new("/bin/a b"), &mut key);
         let seen: Vec<_> = areas.iter().map(|area| (area.page, area.prot, area.role)).collect();
         let expected = [
             (0x400, READ | EXECUTE, PROGRAM),
@@ -415,7 +422,7 @@ mod tests {
         let starts: Vec<_> = found.iter().map(|line| line.start).collect();
         assert_eq!(starts, [0x40_0000, 0x40_1000, 0x40_3000, 0x40_0000_1000]);
         assert_eq!(found[0].prot, READ | EXECUTE);
-        let areas = assign_roles(found, &program.path, &mut key);
+        let areas = assign_roles(&found, &program.path, &mut key);
         assert_eq!(program.brk(&areas), 0x40_5000);
     }
 }

@@ -131,11 +131,12 @@ impl Plugin {
             if EXITING.load(Relaxed) || header.closed.load(Relaxed) != 0 {
                 return self.muted.slot(0);
             }
-            let free = (0..self.mapping.slots()).map(|index| self.mapping.slot(index)).find(|slot| {
-                let state = &slot.control().state;
-                state.load(Relaxed) == FREE
-                    && state.compare_exchange(FREE, CLAIMED, Acquire, Relaxed).is_ok()
-            });
+            let free =
+                (0..self.mapping.slots()).map(|index| self.mapping.slot(index)).find(|slot| {
+                    let state = &slot.control().state;
+                    state.load(Relaxed) == FREE
+                        && state.compare_exchange(FREE, CLAIMED, Acquire, Relaxed).is_ok()
+                });
             if let Some(slot) = free {
                 let pages = header.filter_pages.load(Relaxed);
                 prepare(slot, header.filter_blocks.load(Relaxed), pages);
@@ -176,7 +177,7 @@ impl Plugin {
             found: None,
             clear_tid,
         };
-        if registry::join(vcpu, thread).is_err() {
+        if !registry::join(vcpu, thread) {
             self.mapping.header().unrecorded.fetch_add(1, Relaxed);
             slot.control().state.store(DONE, Release);
             return self.muted.slot(0);
@@ -187,23 +188,17 @@ impl Plugin {
         slot
     }
 
-    /// Lets go of the slot of `thread`, whose virtual processor is `vcpu`.
-    fn part(&self, vcpu: u32, slot: Slot<'static>) {
+    /// Lets go of `slot`, whose thread's virtual processor is `vcpu`.
+    fn part(vcpu: u32, slot: Slot<'static>) {
         registry::leave(vcpu);
         slot.control().state.store(DONE, Release);
     }
 
     /// The slot of virtual processor `vcpu`, taken now if need be.
-    #[inline(always)]
     pub(crate) fn slot(vcpu: u32) -> Option<Slot<'static>> {
-        match registry::slot(vcpu) {
-            Some(slot) => Some(slot),
-            None => Self::late(vcpu),
+        if let Some(slot) = registry::slot(vcpu) {
+            return Some(slot);
         }
-    }
-
-    #[cold]
-    fn late(vcpu: u32) -> Option<Slot<'static>> {
         let plugin = Self::get()?;
         if EXITING.load(Relaxed) {
             return Some(plugin.muted.slot(0));
@@ -212,58 +207,58 @@ impl Plugin {
     }
 }
 
-/// Counts a reference of `kind` to the `bytes` bytes at `address`, and reports it unless the filter holds
-/// its page.
+/// The longest access of an instruction of x86-64, or longer.
+const ACCESS_BYTES_MAX: u64 = 64;
+
+/// Counts a reference of `kind` to `address`; whether that was all, because the filter holds its page and it
+/// surely ends there.
 #[inline(always)]
-pub(crate) fn reference(slot: Slot<'static>, kind: usize, address: u64, bytes: impl Fn() -> u64) {
-    // No instruction of x86-64 accesses more than this in one piece.
-    const BYTES_MAX: u64 = 64;
+pub(crate) fn is_done(slot: Slot<'static>, kind: usize, address: u64) -> bool {
     let count = &slot.control().hot.0.references[kind];
     count.store(count.load(Relaxed) + 1, Relaxed);
-    let page = address >> 12;
-    if address & 4095 <= 4096 - BYTES_MAX && filter::holds(slot, kind, page) {
-        return;
-    }
-    reference_slowly(slot, kind, page, (address + bytes().clamp(1, BYTES_MAX) - 1) >> 12);
+    ends_in_its_page(address) && filter::holds(slot, kind, address >> 12)
 }
 
-/// The rest of [`reference`]: a page that the filter does not hold, or the end of a page.
-#[cold]
-#[inline(never)]
-fn reference_slowly(slot: Slot<'static>, kind: usize, page: u64, last: u64) {
+/// Whether an access to `address` surely ends in the page in which it begins.
+#[inline(always)]
+pub(crate) fn ends_in_its_page(address: u64) -> bool {
+    address & 4095 <= 4096 - ACCESS_BYTES_MAX
+}
+
+/// Reports a reference of `bytes` bytes, which was counted, unless the filter holds its page; and the
+/// page after it, if it ends there.
+pub(crate) fn report(slot: Slot<'static>, kind: usize, address: u64, bytes: u64) {
     let Some(plugin) = Plugin::get() else { return };
+    let (page, last) = (address >> 12, (address + bytes.clamp(1, ACCESS_BYTES_MAX) - 1) >> 12);
     if !filter::holds(slot, kind, page) {
         plugin.outbox(slot).access(kind, page);
     }
-    if last != page {
-        let count = &slot.control().hot.0.references[kind];
-        count.store(count.load(Relaxed) + 1, Relaxed);
-        if !filter::holds(slot, kind, last) {
-            plugin.outbox(slot).access(kind, last);
-        }
+    if last != page && !is_done(slot, kind, last << 12) {
+        plugin.outbox(slot).access(kind, last);
     }
 }
 
-/// Counts a block of `instructions` that begins on `page`.
+/// Counts a block of `instructions` that begins on `page`; whether that was all.
 #[inline(always)]
-pub(crate) fn block(slot: Slot<'static>, page: u64, instructions: u64) {
+pub(crate) fn is_block_done(slot: Slot<'static>, page: u64, instructions: u64) -> bool {
     const FETCH: usize = 2;
     let hot = &slot.control().hot.0;
     hot.instructions.store(hot.instructions.load(Relaxed) + instructions, Relaxed);
     let fetches = hot.references[FETCH].load(Relaxed) + 1;
     hot.references[FETCH].store(fetches, Relaxed);
-    if fetches >= hot.expiry.load(Relaxed) {
-        expire_by_time(slot, fetches);
-    }
-    if !filter::holds(slot, FETCH, page) {
-        reference_slowly(slot, FETCH, page, page);
-    }
+    fetches < hot.expiry.load(Relaxed) && filter::holds(slot, FETCH, page)
 }
 
-#[cold]
-fn expire_by_time(slot: Slot<'static>, fetches: u64) {
+/// Reports a block, which was counted, unless the filter holds its page or has just expired.
+pub(crate) fn report_block(slot: Slot<'static>, page: u64) {
+    const FETCH: usize = 2;
     let Some(plugin) = Plugin::get() else { return };
-    let blocks = plugin.mapping.header().filter_blocks.load(Relaxed);
-    slot.control().hot.0.expiry.store(fetches.saturating_add(blocks), Relaxed);
-    filter::expire(slot);
+    let hot = &slot.control().hot.0;
+    let fetches = hot.references[FETCH].load(Relaxed);
+    if fetches >= hot.expiry.load(Relaxed) {
+        let blocks = plugin.mapping.header().filter_blocks.load(Relaxed);
+        hot.expiry.store(fetches.saturating_add(blocks), Relaxed);
+        filter::expire(slot);
+    }
+    report(slot, FETCH, page << 12, 1);
 }

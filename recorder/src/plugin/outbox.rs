@@ -161,5 +161,9 @@ impl Outbox<'_> {
 /// The form of `record` in words; one that could never fit is replaced, so that its ticket is used.
 fn encode(record: &Record) -> (u64, Vec<u64>) {
     let (code, payload) = record.encode();
-    if payload.len() as u64 <= RECORD_WORDS_MAX { (code, payload) } else { Record::Cancelled {}.encode() }
+    if payload.len() as u64 <= RECORD_WORDS_MAX {
+        (code, payload)
+    } else {
+        Record::Cancelled {}.encode()
+    }
 }

@@ -47,16 +47,16 @@ pub(crate) fn slot(vcpu: u32) -> Option<Slot<'static>> {
     Some(unsafe { Slot::from_address(base) })
 }
 
-/// Binds `thread` to virtual processor `vcpu`; gives it back if the number is out of range.
-pub(crate) fn join(vcpu: u32, thread: Thread) -> Result<(), Thread> {
+/// Binds `thread` to virtual processor `vcpu`; whether the number is in range.
+pub(crate) fn join(vcpu: u32, thread: Thread) -> bool {
     let (Some(slot), Some(place)) = (SLOTS.get(vcpu as usize), THREADS.get(vcpu as usize)) else {
-        return Err(thread);
+        return false;
     };
     let address = thread.slot.address().as_ptr();
     free(place.swap(Box::into_raw(Box::new(thread)), Release));
     slot.store(address, Release);
     END.fetch_max(vcpu as usize + 1, Relaxed);
-    Ok(())
+    true
 }
 
 /// Forgets the thread of virtual processor `vcpu`.

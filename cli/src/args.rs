@@ -1,0 +1,295 @@
+//! The arguments, and the help that teaches them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use vellum_lab::size::Size;
+use vellum_machine::disk::DiskKind;
+use vellum_trace::import::Format as ImportFormat;
+
+/// Records real programs, and replays them on a simulated machine with another memory.
+///
+/// A recording holds every page that a program touched, in order, and every system call that changed
+/// its address space. A replay runs it through a complete memory manager (page tables, faults,
+/// copy-on-write, page cache, swap, reclaim) on a machine of your choice.
+#[derive(Parser, Debug)]
+#[command(name = "vellum", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  vellum record -o sort.vtrace -- sort big.txt           watch a real program; no root needed
+  vellum info sort.vtrace                                what is in the recording
+  vellum replay sort.vtrace --memory 16M --policy clock  the same program with 16 MiB
+  vellum replay sort.vtrace --memory 25% --swap zram --format json
+
+Exit codes: 0 done, 1 the work could not be done, 2 wrong usage; `record` passes the program's on.";
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Watch a real program and write its trace
+    Record(RecordArgs),
+    /// Say what is in a trace
+    Info(InfoArgs),
+    /// Replay a trace on a simulated machine and report its faults
+    Replay(ReplayArgs),
+    /// Make a trace from another tool's
+    Import(ImportArgs),
+    /// Make a synthetic trace
+    Generate(GenerateArgs),
+    /// Write the events of a trace as a table, for `DuckDB`, pandas, Polars
+    Export(ExportArgs),
+    /// List the replacement policies
+    Policies(PoliciesArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write manual pages into a directory
+    Man {
+        /// Where to
+        directory: PathBuf,
+    },
+}
+
+/// Runs CMD under QEMU's user-mode emulation with Vellum's plugin, and follows all processes and
+/// threads that it starts. The program is not changed and needs no rights.
+///
+/// References to pages that a small filter holds are dropped, which keeps recordings small; replays
+/// then hold for memories of at least 1 MiB, and say so if asked for less. With --exact nothing is
+/// dropped.
+///
+/// Needs qemu-x86_64 with plugin support: on Debian 12, `apt install qemu-user`. The static builds of
+/// Debian 13 lack it: build QEMU's x86_64-linux-user target with plugins, and set `VELLUM_QEMU`.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct RecordArgs {
+    /// Where to write the trace [default: the program's name with .vtrace]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Record every reference, not only those that pass the filter
+    #[arg(long)]
+    pub(crate) exact: bool,
+    /// Empty the filter after N recorded events of a thread: replays hold from 4 N frames up
+    #[arg(long, value_name = "N", default_value_t = 64, conflicts_with = "exact")]
+    pub(crate) filter_events: u32,
+    /// The QEMU to use
+    #[arg(long, env = "VELLUM_QEMU", value_name = "PATH")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// Vellum's plugin for QEMU, if it is not beside the executable
+    #[arg(long, env = "VELLUM_PLUGIN", value_name = "PATH")]
+    pub(crate) plugin: Option<PathBuf>,
+    /// An option for QEMU, such as --qemu-option=-cpu --qemu-option=max
+    #[arg(long = "qemu-option", value_name = "OPTION", allow_hyphen_values = true)]
+    pub(crate) qemu_options: Vec<OsString>,
+    /// The program and its arguments, after `--`
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// How to print.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+    /// A header line and rows
+    Csv,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct InfoArgs {
+    /// The trace
+    pub(crate) trace: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// Replays every event of TRACE on a machine with the memory, policy and swap that you choose, and
+/// reports page faults by kind, evictions, I/O, TLB misses and virtual time.
+///
+/// Sizes count by 1024: 512k, 16M, 1.5G. A percentage is of the footprint, the pages that the program
+/// touches at all (see `vellum info`).
+#[derive(ClapArgs, Debug)]
+pub(crate) struct ReplayArgs {
+    /// The trace
+    pub(crate) trace: PathBuf,
+    /// Memory of the machine: 16M, 1.5G, 25% [default: more than the program can use]
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<Size>,
+    /// Memory of the machine in frames of 4 KiB
+    #[arg(long, value_name = "N", conflicts_with = "memory")]
+    pub(crate) frames: Option<u32>,
+    /// Replacement policy; see `vellum policies`
+    #[arg(short, long, default_value = "clock")]
+    pub(crate) policy: String,
+    /// Swap device and its size: none, zram, nvme, ssd, hdd, nvme:2G
+    #[arg(short, long, value_name = "KIND[:SIZE]", default_value = "nvme", value_parser = swap)]
+    pub(crate) swap: vellum_lab::SwapChoice,
+    /// The disk that files are on: nvme, ssd, hdd
+    #[arg(long, value_name = "KIND", default_value = "nvme", value_parser = file_disk)]
+    pub(crate) disk: DiskKind,
+    /// Whether files are in the page cache before the program starts
+    #[arg(long, value_enum, default_value = "warm")]
+    pub(crate) page_cache: PageCache,
+    /// log2 of the pages read at once from swap (vm.page-cluster)
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=5))]
+    pub(crate) page_cluster: u8,
+    /// Largest read-ahead window of files (`read_ahead_kb`), at most 128k
+    #[arg(long, value_name = "SIZE", default_value = "128k")]
+    pub(crate) read_ahead: Size,
+    /// Pages mapped around a fault on a file (`fault_around_bytes`), a power of two of pages
+    #[arg(long, value_name = "SIZE", default_value = "64k")]
+    pub(crate) fault_around: Size,
+    /// Processors [default: those of the machine profile]
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
+    /// What chance starts from
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Machine profile: a built-in name, or a TOML file as in machines/
+    #[arg(long, value_name = "NAME|FILE", default_value = "x86-64-server")]
+    pub(crate) machine: String,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+    /// Where to print, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// What the page cache holds at the start.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PageCache {
+    /// Every file, as after an earlier run
+    Warm,
+    /// Nothing: first uses read the disk
+    Cold,
+}
+
+/// Reads another tool's trace of memory references.
+///
+/// lackey: text of `valgrind --tool=lackey --trace-mem=yes`. oracle-general: libCacheSim's binary
+/// format, also .zst. champsim: instruction traces, also .xz and .gz. pages: text with one page number
+/// a line, decimal or 0x, then `r` or `w`; `#` begins a comment.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct ImportArgs {
+    /// The input; `-` is standard input
+    pub(crate) input: PathBuf,
+    /// Its format [default: guessed from the file]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) from: Option<ImportFormat>,
+    /// The trace to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Leave instruction fetches out (lackey, champsim)
+    #[arg(long)]
+    pub(crate) no_fetches: bool,
+    /// The `ChampSim` records are those of `CloudSuite`
+    #[arg(long)]
+    pub(crate) cloudsuite: bool,
+}
+
+/// The patterns of `generate`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PatternName {
+    /// Every page in turn, again and again
+    Sequential,
+    /// Up and down
+    Zigzag,
+    /// Each page as likely as any other
+    Uniform,
+    /// The page of rank r with a weight of r^-exponent
+    Zipf,
+    /// Uniform within a window that moves from time to time
+    Phases,
+    /// A hot set, and a scan through the rest
+    HotScan,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct GenerateArgs {
+    /// Which page comes next
+    #[arg(value_enum)]
+    pub(crate) pattern: PatternName,
+    /// The trace to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Pages of the area
+    #[arg(long, default_value_t = 16384)]
+    pub(crate) pages: u64,
+    /// References
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) references: u64,
+    /// How many of them are writes, from 0 to 1
+    #[arg(long, default_value_t = 0.3)]
+    pub(crate) write_share: f64,
+    /// What chance starts from
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// zipf: the exponent
+    #[arg(long, default_value_t = 0.9)]
+    pub(crate) exponent: f64,
+    /// zipf: put the hottest pages first, instead of spreading ranks over the area
+    #[arg(long)]
+    pub(crate) packed: bool,
+    /// phases: pages of the window [default: an eighth]
+    #[arg(long)]
+    pub(crate) window: Option<u64>,
+    /// phases: references of a phase [default: a tenth]
+    #[arg(long)]
+    pub(crate) phase_references: Option<u64>,
+    /// hot-scan: pages of the hot set [default: an eighth]
+    #[arg(long)]
+    pub(crate) hot: Option<u64>,
+    /// hot-scan: how many of the references go to the hot set, from 0 to 1
+    #[arg(long, default_value_t = 0.8)]
+    pub(crate) hot_share: f64,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct ExportArgs {
+    /// The trace
+    pub(crate) trace: PathBuf,
+    /// The table to write; its ending, .parquet or .csv, says how. `-` is CSV on standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct PoliciesArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// `KIND[:SIZE]`.
+fn swap(text: &str) -> Result<vellum_lab::SwapChoice, String> {
+    let (kind, size) = match text.split_once(':') {
+        Some((kind, size)) => (kind, Some(size)),
+        None => (text, None),
+    };
+    let size: Option<Size> =
+        size.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
+    if kind == "none" {
+        return match size {
+            None => Ok(vellum_lab::SwapChoice { disk: None, size: None }),
+            Some(_) => Err("`none` has no size".to_owned()),
+        };
+    }
+    let disk = kind.parse().map_err(|error| format!("{error}, and none"))?;
+    Ok(vellum_lab::SwapChoice { disk: Some(disk), size })
+}
+
+fn file_disk(text: &str) -> Result<DiskKind, String> {
+    match text.parse().map_err(|error| format!("{error}"))? {
+        DiskKind::Zram => Err("files are on nvme, ssd or hdd; zram is for swap".to_owned()),
+        kind => Ok(kind),
+    }
+}

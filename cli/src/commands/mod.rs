@@ -1,0 +1,10 @@
+//! One file a command.
+
+pub(crate) mod export;
+pub(crate) mod generate;
+pub(crate) mod import;
+pub(crate) mod info;
+pub(crate) mod policies;
+pub(crate) mod record;
+pub(crate) mod replay;
+pub(crate) mod shell;

@@ -1,0 +1,55 @@
+//! Output: to standard output, or to a file that appears whole or not at all.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use tempfile::NamedTempFile;
+
+/// Writes what `write` produces to `path`, or to standard output if that is `None` or `-`.
+///
+/// A file gets a temporary name first and is renamed when it is complete.
+pub(crate) fn to(
+    path: Option<&Path>,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    match path {
+        None => to_stdout(write),
+        Some(path) if path == Path::new("-") => to_stdout(write),
+        Some(path) => {
+            let mut file = temporary(path)?;
+            {
+                let mut buffered = io::BufWriter::new(file.as_file_mut());
+                write(&mut buffered)?;
+                buffered.flush().with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            keep(file, path)
+        }
+    }
+}
+
+fn to_stdout(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    write(&mut out)?;
+    Ok(out.flush()?)
+}
+
+/// A temporary file beside `path`.
+pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or(Path::new("."));
+    NamedTempFile::new_in(directory)
+        .with_context(|| format!("cannot write in {}", directory.display()))
+}
+
+/// Gives a complete temporary file its name.
+pub(crate) fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Temporary files are private; a result is as public as any other file.
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
+}
