@@ -72,8 +72,7 @@ impl Replay<'_> {
                     self.threads[thread as usize].state = State::Reaping(process);
                 }
             }
-            Call::File(file) => self.introduce_file(&file),
-            Call::Failed { .. } | Call::Mark { .. } => {}
+            Call::File(_) | Call::Failed { .. } | Call::Mark { .. } => {}
             Call::Tick { count, instructions, .. } => {
                 self.stats.references += count;
                 let ps = instructions * self.profile.cpu.instruction_ps.get();
@@ -185,7 +184,8 @@ impl Replay<'_> {
         }
     }
 
-    fn introduce_file(&mut self, file: &File) {
+    /// Makes a file known, under the number that the trace gives it.
+    pub(super) fn introduce_file(&mut self, file: &File) {
         let medium = if file.memory { Medium::Memory } else { Medium::Disk };
         if let Ok(known) = self.vm.add_file(file.bytes, medium, self.warmth) {
             self.files.insert(file.id, known);

@@ -16,7 +16,7 @@
 
 use std::io::{Read, Seek};
 
-use vellum_trace::event::{Access, Call, Event, ThreadId};
+use vellum_trace::event::{Access, Call, Event, Kind, ThreadId};
 use vellum_trace::{Reader, TraceError};
 
 use super::memory::Step;
@@ -25,6 +25,9 @@ use super::{PS, Replay};
 
 /// Events that the threads' queues may hold before who reads the trace must wait for the others.
 const AHEAD_MAX: usize = 1 << 16;
+/// What stands in a block where an event was taken out.
+const TAKEN: Event =
+    Event::Access(Access { page: 0, thread: 0, count: 1, instructions: 0, kind: Kind::Load });
 /// Events between two reports of progress.
 const PROGRESS_EVENTS: u64 = 1 << 20;
 
@@ -154,29 +157,34 @@ impl Replay<'_> {
         Ok(false)
     }
 
-    /// The next event of the trace, with its number.
+    /// The next event of the trace, with its number. Files are nobody's: they are known at once.
     fn next_event<R: Read + Seek>(
         &mut self,
         reader: &mut Reader<R>,
     ) -> Result<Option<(u64, Event)>, TraceError> {
-        while self.read.next == self.read.block.len() {
-            if self.read.ended || !reader.next_block(&mut self.read.block)? {
-                self.read.ended = true;
-                return Ok(None);
+        loop {
+            while self.read.next == self.read.block.len() {
+                if self.read.ended || !reader.next_block(&mut self.read.block)? {
+                    self.read.ended = true;
+                    return Ok(None);
+                }
+                self.read.next = 0;
             }
-            self.read.next = 0;
+            let event = std::mem::replace(&mut self.read.block[self.read.next], TAKEN);
+            self.read.checker.event(&event)?;
+            self.read.next += 1;
+            self.read.events += 1;
+            match &event {
+                Event::Call(call) => match &**call {
+                    Call::File(file) => self.introduce_file(file),
+                    call => {
+                        self.introduce(call);
+                        return Ok(Some((self.read.events - 1, event)));
+                    }
+                },
+                Event::Access(_) => return Ok(Some((self.read.events - 1, event))),
+            }
         }
-        let event = std::mem::replace(
-            &mut self.read.block[self.read.next],
-            Event::Access(Access { page: 0, thread: 0, count: 1, instructions: 0, kind: vellum_trace::event::Kind::Load }),
-        );
-        self.read.checker.event(&event)?;
-        self.read.next += 1;
-        self.read.events += 1;
-        if let Event::Call(call) = &event {
-            self.introduce(call);
-        }
-        Ok(Some((self.read.events - 1, event)))
     }
 
     /// Gives new threads their places, so that their events can be queued before they are made.
