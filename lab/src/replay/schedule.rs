@@ -166,6 +166,8 @@ impl Replay<'_> {
             while self.read.next == self.read.block.len() {
                 if self.read.ended || !reader.next_block(&mut self.read.block)? {
                     self.read.ended = true;
+                    self.read.block.clear();
+                    self.read.next = 0;
                     return Ok(None);
                 }
                 self.read.next = 0;

@@ -218,8 +218,20 @@ impl World {
 
     pub fn check(&self, spaces: &[&AddressSpace]) {
         check_invariants(&self.vm, &self.hardware, spaces);
+        for space in spaces {
+            self.check_tlb(space);
+        }
         let census = self.vm.census();
         assert_eq!(census.free + census.used(), self.hardware.stamps.len() as u64, "{census:?}");
+    }
+
+    /// Whatever a TLB still maps, the tables map as well.
+    fn check_tlb(&self, space: &AddressSpace) {
+        let tlb = self.hardware.tlb.borrow();
+        for (&page, found) in tlb.get(&space.id()).into_iter().flatten() {
+            let walked = self.walk(space, page).map(|(entry, _)| entry.frame());
+            assert_eq!(walked, Some(found.frame), "a TLB has a stale translation of {page:?}");
+        }
     }
 
     fn take_requests(&self) {
@@ -316,7 +328,9 @@ impl World {
             }
             let address = page.address();
             let vm = &self.vm;
-            match vm.fault(self.at(), &self.hardware, space, address, access, attempt) {
+            let outcome = vm.fault(self.at(), &self.hardware, space, address, access, attempt);
+            self.check_tlb(space);
+            match outcome {
                 Outcome::Done(_) => attempt = Attempt::First,
                 Outcome::Kill(cause) => return Err(Signal::Kill(cause)),
                 Outcome::Wait { request, own } => {
@@ -471,9 +485,19 @@ impl World {
 
     /// `fsync`: writes what is dirty and waits for it.
     pub fn write_back(&self, file: FileRef) {
-        let (at, hardware) = (self.at(), &self.hardware);
-        let _ = self.vm.write_back(at, hardware, file, 0..u64::MAX, u64::MAX);
-        self.settle();
+        loop {
+            let (at, hardware) = (self.at(), &self.hardware);
+            let written = self.vm.write_back(at, hardware, file, 0..u64::MAX, u64::MAX);
+            self.settle();
+            if !written.more {
+                return;
+            }
+        }
+    }
+
+    /// What is on the disk, whatever is in memory.
+    pub fn on_disk(&self, file: FileRef, index: u64) -> u64 {
+        self.files.borrow().get(&(file, index)).copied().unwrap_or(0)
     }
 
     fn cached(&self, file: FileRef, index: u64) -> Option<Frame> {
