@@ -331,6 +331,12 @@ impl Vm {
         reclaim::make_room(&self.store, at, machine)
     }
 
+    /// Evicts up to `count` pages in the policy's order, as a write to `memory.reclaim` does. Returns
+    /// how many left or are leaving.
+    pub fn reclaim<M: Machine>(&self, at: At, machine: &M, count: usize) -> usize {
+        reclaim::reclaim(&self.store, at, machine, count)
+    }
+
     /// Makes a file of `bytes` bytes known.
     pub fn add_file(
         &self,

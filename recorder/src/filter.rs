@@ -1,20 +1,21 @@
 //! Which references are worth an event: the filter before the ring.
 //!
-//! Each thread keeps, for loads, stores and fetches apart, a direct-mapped table of the pages that it
-//! reported lately. A reference to a page in the table is counted and dropped; any other is reported
-//! and takes its place. The table is emptied
+//! Each thread keeps, for loads, stores and fetches apart, a direct-mapped table of the pages that
+//! it reported lately. A reference to a page in the table is counted and dropped; any other is
+//! reported and takes its place. The table is emptied
 //!
-//! 1. after K reported events, so that a page in constant use is reported again and again while others
-//!    come and go: a replay that saw the stack once, at the start of a scan, would evict it;
-//! 2. after B translation blocks, so that a program that lives in a few pages still proves that it uses
-//!    them: else every page of a compressor looks idle for a minute;
-//! 3. when the address space changes or forks, in *all* threads of the process: the same page is then
-//!    another page, and its next touch a fault.
+//! 1. after K reported events, so that a page in constant use is reported again and again while
+//!    others come and go: a replay that saw the stack once, at the start of a scan, would evict it;
+//! 2. after B translation blocks, so that a program that lives in a few pages still proves that it
+//!    uses them: else every page of a compressor looks idle for a minute;
+//! 3. when the address space changes or forks, in *all* threads of the process: the same page is
+//!    then another page, and its next touch a fault.
 //!
 //! Between two reports of a page its thread reported fewer than K others, so every page that the
-//! filter hides is among the most recent few: **replays hold for memories of 4·K frames and more**. At
-//! 4·K the error of LRU's faults was 0.5 % (gcc, python; at most 2.3 % for sort with K = 256), at K it
-//! is 50 % and worse. One entry and K = 1 reports every change of page: that is the exact mode.
+//! filter hides is among the most recent few: **replays hold for memories of 4·K frames and more**.
+//! At 4·K the error of LRU's faults was 0.5 % (gcc, python; at most 2.3 % for sort with K = 256),
+//! at K it is 50 % and worse. One entry and K = 1 reports every change of page: that is the exact
+//! mode.
 //!
 //! Emptying is a number: an entry carries the generation in which it was made, so clearing every
 //! thread's tables at each `mmap` costs one addition a thread.
@@ -25,8 +26,8 @@ use crate::shared::{ENTRIES, Slot};
 
 /// Bits of an entry that hold the page; the generation has the other 28.
 const PAGE_BITS: u32 = 36;
-/// What is added to [`Hot::generation`](crate::shared::Hot::generation) to empty the filter. The number
-/// lies where entries have it, so that an entry is compared in one step, and wraps around.
+/// What is added to [`Hot::generation`](crate::shared::Hot::generation) to empty the filter. The
+/// number lies where entries have it, so that an entry is compared in one step, and wraps around.
 const GENERATION: u64 = 1 << PAGE_BITS;
 
 /// Pages at and above this one are no user memory (the old vsyscall page is such).

@@ -1,8 +1,9 @@
 //! What a command names: finds the ELF file behind a word, through `PATH` and `#!` lines.
 //!
-//! QEMU runs ELF files and nothing else; scripts are the kernel's doing. So both the collector, for the
-//! first program, and the plugin, at each `execve`, walk `#!` lines as the kernel does: the line's
-//! interpreter is run with its one optional argument, then the script's path, then the arguments.
+//! QEMU runs ELF files and nothing else; scripts are the kernel's doing. So both the collector, for
+//! the first program, and the plugin, at each `execve`, walk `#!` lines as the kernel does: the
+//! line's interpreter is run with its one optional argument, then the script's path, then the
+//! arguments.
 
 use std::fs::File;
 use std::io::Read;

@@ -60,14 +60,15 @@ pub(crate) fn find_plugin(wanted: Option<&Path>) -> Result<PathBuf, RecordError>
         let found = path.is_file();
         return found.then_some(path).ok_or(RecordError::PluginMissing { executable });
     }
-    // The youngest: cargo refreshes the one beside a command only when it builds this crate by name.
+    // The youngest: cargo refreshes the one beside a command only when it builds this crate by
+    // name.
     let age = |path: &PathBuf| path.metadata().and_then(|file| file.modified()).ok();
     let found = candidates(&executable).into_iter().filter(|path| path.is_file()).max_by_key(age);
     found.ok_or(RecordError::PluginMissing { executable })
 }
 
-/// Where the library may be: cargo leaves it beside a command or in `deps/`, tests and examples are one
-/// directory deeper, and packages put libraries into `lib`.
+/// Where the library may be: cargo leaves it beside a command or in `deps/`, tests and examples are
+/// one directory deeper, and packages put libraries into `lib`.
 fn candidates(executable: &Path) -> Vec<PathBuf> {
     const NAME: &str = "libvellum_recorder.so";
     let Some(directory) = executable.parent() else { return Vec::new() };

@@ -6,20 +6,21 @@
 //!     slot 1  control       | ring         | filter            …
 //! ```
 //!
-//! A thread of the recorded program owns one slot. It writes the ring at `head`, the collector reads
-//! it at `tail`; both only ever grow. Everything that must survive the thread lies here rather than in
-//! its own memory, its counters too: a program killed by a signal runs no last words.
+//! A thread of the recorded program owns one slot. It writes the ring at `head`, the collector
+//! reads it at `tail`; both only ever grow. Everything that must survive the thread lies here
+//! rather than in its own memory, its counters too: a program killed by a signal runs no last
+//! words.
 //!
 //! Invariant: a slot goes `FREE → ACTIVE` by the plugin alone, `ACTIVE → DONE` by either side, and
-//! `DONE → FREE` by the collector alone, after it has read the ring to its end. A slot freed earlier
-//! would mix the events of two threads.
+//! `DONE → FREE` by the collector alone, after it has read the ring to its end. A slot freed
+//! earlier would mix the events of two threads.
 //!
-//! Invariant: `busy` is set before a ticket is taken and cleared after its event is in the ring. So a
-//! ticket that nobody holds and no ring contains died with its thread; see
+//! Invariant: `busy` is set before a ticket is taken and cleared after its event is in the ring. So
+//! a ticket that nobody holds and no ring contains died with its thread; see
 //! [`merge`](crate::collect::merge).
 //!
-//! Everything is an atomic, so a store of the recorded program that goes astray yields wrong numbers,
-//! never undefined behaviour on our side.
+//! Everything is an atomic, so a store of the recorded program that goes astray yields wrong
+//! numbers, never undefined behaviour on our side.
 
 use std::io;
 use std::marker::PhantomData;
@@ -97,8 +98,8 @@ pub(crate) struct Control {
     pub(crate) state: AtomicU32,
     pub(crate) pid: AtomicU32,
     pub(crate) tid: AtomicU32,
-    /// When the thread took the slot, in clock ticks since boot: a process that is younger has merely
-    /// been given the same pid.
+    /// When the thread took the slot, in clock ticks since boot: a process that is younger has
+    /// merely been given the same pid.
     pub(crate) born: AtomicU64,
     /// Words the collector has read.
     pub(crate) tail: Line<AtomicU64>,
@@ -207,7 +208,8 @@ impl<'a> Slot<'a> {
 
     #[inline(always)]
     fn word(self, offset: usize) -> &'a AtomicU64 {
-        // SAFETY: `ring` and `entry` compute offsets below `slot_bytes`, whose bytes are one mapping.
+        // SAFETY: `ring` and `entry` compute offsets below `slot_bytes`, whose bytes are one
+        // mapping.
         let word = unsafe { self.base.add(offset) };
         // SAFETY:
         // 1. The offset is a multiple of 8 and the slot is page-aligned.
@@ -239,7 +241,8 @@ impl Mapping {
     pub(crate) fn of(file: &std::fs::File, bytes: usize) -> io::Result<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let fd = file.as_raw_fd();
-        // SAFETY: a new shared mapping at an address of the kernel's choice aliases nothing of ours.
+        // SAFETY: a new shared mapping at an address of the kernel's choice aliases nothing of
+        // ours.
         let base =
             unsafe { libc::mmap(std::ptr::null_mut(), bytes, prot, libc::MAP_SHARED, fd, 0) };
         Self::checked(base, bytes)
@@ -253,7 +256,8 @@ impl Mapping {
         let bytes = file_bytes(slots, filter_pages);
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new private mapping at an address of the kernel's choice aliases nothing of ours.
+        // SAFETY: a new private mapping at an address of the kernel's choice aliases nothing of
+        // ours.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, prot, flags, -1, 0) };
         let mapping = Self::checked(base, bytes)?;
         let header = mapping.header();

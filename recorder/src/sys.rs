@@ -49,8 +49,8 @@ pub(crate) fn send_signal(pid: u32, signal: c_int) -> bool {
 
 /// Copies from this process's own memory, which need not be mapped; how many bytes were there.
 ///
-/// The kernel does the copying, so a wild pointer of the recorded program ends the copy where a load
-/// would have ended the program.
+/// The kernel does the copying, so a wild pointer of the recorded program ends the copy where a
+/// load would have ended the program.
 pub(crate) fn read_memory(address: u64, buffer: &mut [u8]) -> usize {
     let length = buffer.len();
     let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
@@ -191,7 +191,8 @@ pub(crate) fn adopt_orphans() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
-/// How `pid`, a child of this process, ended, as `wait4` encodes it; `None` if it has not, or is none.
+/// How `pid`, a child of this process, ended, as `wait4` encodes it; `None` if it has not, or is
+/// none.
 pub(crate) fn reap(pid: u32) -> Option<c_int> {
     let mut status = 0;
     let pid = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 0)?;

@@ -7,9 +7,9 @@
 //!
 //! A ticket is the event's place in the one order of all threads and processes. Accesses are three
 //! words because there are millions of them; calls are rare and may be long. The two ends are the
-//! same build of the same crate (the file says so, see [`shared`](crate::shared)), so nothing here is
-//! versioned. Decoding still trusts nothing: the ring lies in the recorded program's address space,
-//! and a wild store there must not bring the recorder down.
+//! same build of the same crate (the file says so, see [`shared`](crate::shared)), so nothing here
+//! is versioned. Decoding still trusts nothing: the ring lies in the recorded program's address
+//! space, and a wild store there must not bring the recorder down.
 
 /// Words of an access.
 pub(crate) const ACCESS_WORDS: u64 = 3;

@@ -187,14 +187,19 @@ fn what_happens_to_files_is_seen() {
     });
     let id = id.expect("the file was introduced");
     let is = |wanted: &dyn Fn(&Call) -> bool| seen.count(wanted);
-    let read = |call: &Call| matches!(call, Call::Read { file, offset: 0, bytes, .. } if *file == id && *bytes == 64 * PAGE);
+    let all = (id, 64 * PAGE);
+    let read = |call: &Call| {
+        matches!(call, Call::Read { file, offset: 0, bytes, .. } if (*file, *bytes) == all)
+    };
     assert_eq!(is(&read), 1);
     let wrote = |call: &Call| {
         matches!(call, Call::Write { file, offset, bytes, .. }
             if (*file, *offset, *bytes) == (id, 8 * PAGE, 32 * PAGE))
     };
     assert_eq!(is(&wrote), 1);
-    let grown = |call: &Call| matches!(call, Call::Truncate { file, bytes, .. } if (*file, *bytes) == (id, 64 * PAGE));
+    let grown = |call: &Call| {
+        matches!(call, Call::Truncate { file, bytes, .. } if (*file, *bytes) == all)
+    };
     assert_eq!(is(&grown), 1);
     let mapped = |call: &Call| {
         matches!(call, Call::Map { file: Some(file), offset, bytes, .. }
@@ -268,11 +273,11 @@ fn a_forked_child_begins_after_its_fork_and_copies_what_it_writes() {
 
 #[test]
 fn a_vforked_child_keeps_its_flags_and_its_exec() {
-    const CLONE_VM_AND_VFORK: u64 = 0x4100;
+    const BOTH: u64 = 0x4100; // CLONE_VM and CLONE_VFORK
     let Some(lab) = Lab::new() else { return };
     let Some(seen) = lab.record(&["processes", "vfork"]) else { return };
     assert_eq!(seen.outcome.exit, 0);
-    let vfork = |call: &Call| matches!(call, Call::Fork { flags, .. } if flags & CLONE_VM_AND_VFORK == CLONE_VM_AND_VFORK);
+    let vfork = |call: &Call| matches!(call, Call::Fork { flags, .. } if flags & BOTH == BOTH);
     assert_eq!(seen.count(vfork), 1);
     assert_eq!(seen.count(|call| matches!(call, Call::Exec { process: 1, .. })), 1);
 }

@@ -7,22 +7,15 @@ use super::resolve::{Resolved, Scene, Stop, map_new_anon};
 use crate::addr::Frame;
 use crate::event::Event;
 use crate::frames::rmap;
-use crate::frames::table::{Flags, Kind, Locked};
+use crate::frames::table::Flags;
 use crate::machine::Machine;
 use crate::objects::store::Resides;
-use crate::objects::{Flush, Store, swap};
+use crate::objects::{Flush, swap};
 use crate::spaces::AddressSpace;
+use crate::spaces::protect::is_sole;
 use crate::spaces::unmap::dropped;
 use crate::spaces::vma::Vma;
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, WRITE};
-
-/// Whether the frame's only mapping is its only use at all.
-fn is_sole(store: &Store, frame: &Locked<'_>) -> bool {
-    let state = frame.state();
-    state.kind() == Kind::Anon
-        && state.mapped() == 1
-        && (!state.has(Flags::IN_SWAP) || store.swap.references(swap::slot_of(frame)) == 0)
-}
 
 pub(super) fn copy_on_write<M: Machine>(
     scene: &Scene<'_, M>,

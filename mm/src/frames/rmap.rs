@@ -23,7 +23,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use spin::Mutex;
 
-use super::table::{FrameTable, Locked};
+use super::table::{FrameTable, Locked, MAPPED_MAX};
 use super::{Frames, NoMemory};
 use crate::addr::{Frame, TABLE_ENTRIES};
 use crate::machine::{At, Machine, Memory};
@@ -113,7 +113,8 @@ impl Node {
 /// Records that `entry` maps the locked frame.
 ///
 /// # Errors
-/// If a node is needed and no frame is free for it; nothing has changed then.
+/// If a node is needed and no frame is free for it, or there are 2^24 mappings; nothing has changed
+/// then.
 #[inline]
 pub fn add<M: Machine>(
     frames: &Frames,
@@ -122,6 +123,9 @@ pub fn add<M: Machine>(
     frame: &mut Locked<'_>,
     entry: EntryAt,
 ) -> Result<(), NoMemory> {
+    if frame.state().mapped() == MAPPED_MAX {
+        return Err(NoMemory);
+    }
     let link = match Link::decode(frame.rmap()) {
         Link::End => Link::At(entry),
         rest => {

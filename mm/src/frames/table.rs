@@ -3,8 +3,8 @@
 //! Three words a frame, 24 bytes (Linux: 64):
 //!
 //! ```text
-//! state   63 ───────── 32 31 ──── 24 23 ──── 16 15 ────────── 4 3 ─── 1   0
-//!           mapped count    (unused)    pins        flags         kind   LOCK
+//! state   63 ─────── 40 39 ──── 28 27 ─── 20 19 ───────────── 4 3 ─── 1   0
+//!           mapped        holds      pins           flags        kind   LOCK
 //! rmap    how to find the entries that map the frame (see `rmap`); while it is READING, the request
 //! owner   File: file and page index · Anon in swap: its slot · Table: its space and 2 MiB region
 //! ```
@@ -81,9 +81,14 @@ bitflags! {
 const LOCK: u64 = 1;
 const KIND_SHIFT: u32 = 1;
 const KIND_MASK: u64 = 0b111 << KIND_SHIFT;
-const PINS_SHIFT: u32 = 16;
+const PINS_SHIFT: u32 = 20;
 const PINS_MASK: u64 = 0xff << PINS_SHIFT;
-const MAPPED_SHIFT: u32 = 32;
+const HOLDS_SHIFT: u32 = 28;
+const HOLDS_MASK: u64 = 0xfff << HOLDS_SHIFT;
+const MAPPED_SHIFT: u32 = 40;
+
+/// Mappings that a frame can have: 24 bits count them.
+pub const MAPPED_MAX: u32 = (1 << (64 - MAPPED_SHIFT)) - 1;
 
 /// The state word of a frame, as a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +115,11 @@ impl State {
     /// Number of locked mappings (`mlock`), saturating at 255.
     pub const fn pins(self) -> u32 {
         ((self.0 & PINS_MASK) >> PINS_SHIFT) as u32
+    }
+
+    /// Number of flushes that have yet to make TLBs forget this frame.
+    pub const fn holds(self) -> u32 {
+        ((self.0 & HOLDS_MASK) >> HOLDS_SHIFT) as u32
     }
 
     /// Whether all of `flags` are set.
@@ -227,6 +237,7 @@ impl Locked<'_> {
         assert!(
             state.mapped() == 0
                 && state.pins() == 0
+                && state.holds() == 0
                 && !state.has_any(Flags::LISTED | Flags::READING | Flags::WRITING),
             "{:?} is freed while in use: {state:?}",
             self.frame
@@ -289,6 +300,20 @@ impl Locked<'_> {
     /// Takes all pins away: the last mapping is gone.
     pub fn unpin_all(&mut self) {
         self.state &= !PINS_MASK;
+    }
+
+    /// A TLB may still know a translation to the frame: it is not freed until [`unhold`](Self::unhold).
+    pub fn hold(&mut self) {
+        assert!(State(self.state).holds() < 0xfff, "{:?} is held by 4095 flushes", self.frame);
+        self.state += 1 << HOLDS_SHIFT;
+    }
+
+    /// One flush is done. Returns whether it was the last that the frame waited for.
+    pub fn unhold(&mut self) -> bool {
+        let holds = State(self.state).holds();
+        assert!(holds > 0, "{:?} is not held", self.frame);
+        self.state -= 1 << HOLDS_SHIFT;
+        holds == 1
     }
 
     /// The word of the reverse map.

@@ -91,7 +91,7 @@ fn written_anon<M: Machine>(
     let mut locked = store.frames.table.lock(frame);
     locked.clear(Flags::WRITING);
     let slot = slot_of(&locked);
-    let unmapped = locked.state().mapped() == 0;
+    let unmapped = locked.state().mapped() == 0 && locked.state().holds() == 0;
     if locked.take(Flags::DOOMED) && unmapped && store.swap.references(slot) == 0 {
         swap::leave_cache(store, &mut locked);
         store.release(at, machine, locked);
@@ -159,11 +159,18 @@ impl<M: Machine> FileEnd<'_, M> {
             if let Some(slot) = self.slot {
                 store.swap.release_of_file(slot);
             }
+            if locked.state().holds() > 0 {
+                // A flush is under way: it frees the frame.
+                locked.set(Flags::DOOMED);
+                return;
+            }
             store.release(self.at, self.machine, locked);
             return;
         }
-        let wanted =
-            locked.state().mapped() > 0 || locked.state().has_any(Flags::DIRTY | Flags::REFERENCED);
+        let state = locked.state();
+        let wanted = state.mapped() > 0
+            || state.holds() > 0
+            || state.has_any(Flags::DIRTY | Flags::REFERENCED);
         if outcome == IoOutcome::Done && leaving && !wanted {
             self.take_out(self.slot.map_or(Cached::Nothing, Cached::Swapped), locked);
             return;

@@ -3,12 +3,13 @@
 //! Entries are cleared first, then every TLB forgets them, then the frames behind them are free. In
 //! any other order a processor could still write through a stale translation to a frame that is
 //! already someone else's. A [`Flush`] collects the frames of many entries, so that one invalidation
-//! serves them all. Pages of files outlive their mappings; they are pinned until the invalidation
-//! instead, so that no eviction frees them too early.
+//! serves them all. A frame that others can still find, through the page cache or the swap cache, is
+//! *held* until then: evictions pass over it, and who would free it leaves that to the flush.
 
-use super::store::{Store, file_page};
+use super::store::{Store, identity};
+use super::swap;
 use crate::addr::{Frame, Page, Pages};
-use crate::frames::table::Kind;
+use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine, SpaceId};
 
 /// Frames that wait for one invalidation at the most.
@@ -44,8 +45,8 @@ impl Flush {
         });
     }
 
-    /// Frees `frame`, whose descriptor has ended, or unpins it if it is a page of a file, after the
-    /// invalidation.
+    /// Frees `frame` after the invalidation if its descriptor has ended; else it is held, and this
+    /// flush lets it go then.
     #[inline]
     pub fn after<M: Machine>(&mut self, store: &Store, at: At, machine: &M, frame: Frame) {
         if self.count == BATCH {
@@ -55,7 +56,7 @@ impl Flush {
         self.count += 1;
     }
 
-    /// Invalidates, then frees and unpins.
+    /// Invalidates, then frees and lets go.
     pub fn finish<M: Machine>(mut self, store: &Store, at: At, machine: &M) {
         self.flush(store, at, machine);
     }
@@ -70,9 +71,9 @@ impl Flush {
                 continue;
             }
             let mut locked = store.frames.table.lock(frame);
-            locked.unpin();
-            let page = file_page(locked.owner());
-            store.list(&mut locked, page);
+            if locked.unhold() {
+                settle(store, at, machine, locked);
+            }
         }
         self.count = 0;
     }
@@ -82,4 +83,37 @@ impl Drop for Flush {
     fn drop(&mut self) {
         debug_assert!(self.pages.is_none() && self.count == 0, "a flush was not finished");
     }
+}
+
+/// Decides what becomes of a frame that has lost mappings, now that no TLB knows them.
+fn settle<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) {
+    let state = frame.state();
+    let under_io = state.has_any(Flags::READING | Flags::WRITING);
+    if state.mapped() == 0 {
+        frame.unpin_all();
+        let wanted = match state.kind() {
+            // A page of a file stays in the page cache, unless it was truncated meanwhile.
+            Kind::File => !state.has(Flags::DOOMED),
+            Kind::Anon => {
+                state.has(Flags::IN_SWAP) && store.swap.references(swap::slot_of(&frame)) > 0
+            }
+            kind => panic!("a frame of kind {kind:?} was mapped"),
+        };
+        if !wanted {
+            store.unlist(&mut frame);
+            if under_io {
+                frame.set(Flags::DOOMED);
+                return;
+            }
+            if state.kind() == Kind::Anon {
+                swap::leave_cache(store, &mut frame);
+            }
+            frame.clear(Flags::DOOMED);
+            store.release(at, machine, frame);
+            return;
+        }
+    }
+    // The mapping that went may have been the last that pinned it.
+    let page = identity(store, machine, &frame);
+    store.list(&mut frame, page);
 }

@@ -474,8 +474,9 @@ fn drop_pages<M: Machine>(
                 remove(store, at, machine, object, index, Cached::Nothing);
                 store.unlist(&mut locked);
                 locked.unpin_all();
-                if locked.state().has_any(Flags::READING | Flags::WRITING) {
-                    // The frame is the disk's until the request ends.
+                let state = locked.state();
+                if state.holds() > 0 || state.has_any(Flags::READING | Flags::WRITING) {
+                    // The frame is the disk's, or some TLB's, until the request or flush ends.
                     locked.set(Flags::DOOMED);
                 } else {
                     store.release(at, machine, locked);

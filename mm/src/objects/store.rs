@@ -192,7 +192,8 @@ impl Store {
     #[inline]
     pub(crate) fn list(&self, frame: &mut Locked<'_>, page: PageId) {
         let state = frame.state();
-        if state.has_any(Flags::LISTED | Flags::KEPT) || state.pins() > 0 {
+        let out = Flags::LISTED | Flags::KEPT;
+        if state.has_any(out) || state.pins() > 0 || state.holds() > 0 {
             return;
         }
         // An anonymous page without swap has nowhere to go, unless its program gave it up.

@@ -245,6 +245,7 @@ pub(crate) fn drop_reference<M: Machine>(store: &Store, at: At, machine: &M, slo
     if !state.has(Flags::IN_SWAP)
         || slot_of(&locked) != slot
         || state.mapped() > 0
+        || state.holds() > 0 // the flush that holds it decides
         || store.swap.references(slot) > 0
     {
         return;

@@ -50,6 +50,13 @@ pub fn make_room_beside<M: Machine>(
     requests.some_write().or_else(|| requests.some()).map_or(Room::None, Room::After)
 }
 
+/// Evicts up to `count` pages in the policy's order because somebody asked for it, not for want of
+/// memory. Returns how many left or are leaving.
+pub fn reclaim<M: Machine>(store: &Store, at: At, machine: &M, count: usize) -> usize {
+    let (freed, queued) = shrink(store, at, machine, count, None);
+    freed + queued
+}
+
 /// Evicts until `want` frames are free or leaving, or until as many victims were stuck as there are
 /// evictable frames. Returns how many are free and how many are leaving.
 pub(super) fn shrink<M: Machine>(

@@ -81,7 +81,8 @@ pub(super) fn evict_this<M: Machine>(store: &Store, at: At, machine: &M, frame: 
 /// Evicts the page in a locked frame that is in no order of eviction; lists it again if it must stay.
 fn evict<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) -> Evicted {
     let state = frame.state();
-    if state.pins() > 0 || state.has_any(Flags::READING | Flags::WRITING | Flags::KEPT) {
+    let busy = Flags::READING | Flags::WRITING | Flags::KEPT;
+    if state.pins() > 0 || state.holds() > 0 || state.has_any(busy) {
         return Evicted::Stuck;
     }
     match state.kind() {

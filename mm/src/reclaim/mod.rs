@@ -14,5 +14,5 @@ pub mod direct;
 pub mod evict;
 
 pub use background::{Background, background};
-pub use direct::{Room, make_room, make_room_beside};
+pub use direct::{Room, make_room, make_room_beside, reclaim};
 pub use evict::page_out;

@@ -1,15 +1,17 @@
 //! `mprotect`: other rights for pages that are mapped already.
 //!
-//! Entries may only lose rights here. A right that an area gains shows in an entry when the next fault
-//! needs it, except that entries which were closed entirely are opened for reading again.
+//! Entries lose the rights that their area loses. The right to write is given back only where nobody
+//! needs to see the first write: to pages that are this space's alone, and to shared memory. All others
+//! get it from the next fault, which copies or marks them dirty.
 
 use super::map::Refused;
 use super::space::AddressSpace;
-use super::vma::{Rights, Vma};
+use super::vma::{Rights, Sharing, Vma};
 use crate::addr::Pages;
+use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine};
-use crate::objects::{Flush, Store};
-use crate::translate::x86_64::{self as x86, NO_EXECUTE, NO_RECENCY, PRESENT, USER, WRITE};
+use crate::objects::{Flush, Store, swap};
+use crate::translate::x86_64::{self as x86, Holds, NO_EXECUTE, NO_RECENCY, PRESENT, USER, WRITE};
 
 /// Gives `pages` these rights. Returns the first page in no area, if there is one: the pages below it
 /// have changed then, and `mprotect` answers ENOMEM.
@@ -31,9 +33,48 @@ pub fn protect<M: Machine>(
     for vma in space.areas.iter_range(pages) {
         let part = vma.pages.intersect(pages);
         refresh(machine, space, vma, part, &mut flush);
+        if rights.contains(Rights::WRITE) {
+            allow_writes(store, machine, space, vma, part);
+        }
     }
     flush.finish(store, at, machine);
     hole.map_or(Ok(()), |page| Err(Refused::Hole(page)))
+}
+
+/// Lets entries of `pages` be written that a write fault would only let be written.
+fn allow_writes<M: Machine>(
+    store: &Store,
+    machine: &M,
+    space: &AddressSpace,
+    area: &Vma,
+    pages: Pages,
+) {
+    x86::for_leaves(machine, space.root(), pages, |leaf, part| {
+        for page in part.iter() {
+            let word = x86::word(machine, leaf, page);
+            let Holds::Frame(frame) = x86::load(word).holds() else { continue };
+            if frame == store.zero {
+                continue;
+            }
+            let locked = store.frames.table.lock(frame);
+            let still = x86::load(word).holds() == Holds::Frame(frame);
+            let state = locked.state();
+            let lazy = state.has_any(Flags::LAZY | Flags::WRITING);
+            let shared = area.sharing == Sharing::Shared && state.has(Flags::MEMORY);
+            if still && !lazy && (is_sole(store, &locked) || shared) {
+                // No TLB is told: one that knows less faults once more and looks again.
+                x86::change(word, 0, WRITE);
+            }
+        }
+    });
+}
+
+/// Whether the frame's only mapping is its only use at all, so that a write need not copy it.
+pub(crate) fn is_sole(store: &Store, frame: &Locked<'_>) -> bool {
+    let state = frame.state();
+    state.kind() == Kind::Anon
+        && state.mapped() == 1
+        && (!state.has(Flags::IN_SWAP) || store.swap.references(swap::slot_of(frame)) == 0)
 }
 
 /// The bits of entries in `area` besides WRITE, which depends on the page.

@@ -7,7 +7,7 @@ use crate::addr::{Page, Pages};
 use crate::frames::rmap;
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine};
-use crate::objects::store::{Resides, identity};
+use crate::objects::store::Resides;
 use crate::objects::{Flush, Store, swap};
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, LEAF_PAGES};
 
@@ -124,7 +124,8 @@ pub(super) fn clear<M: Machine>(
     });
 }
 
-/// Decides what becomes of a frame that has just lost the mapping `old`.
+/// Hands a frame that has just lost the mapping `old` to `flush`, which decides what becomes of it
+/// when no TLB knows the mapping any more.
 pub(crate) fn dropped<M: Machine>(
     store: &Store,
     at: At,
@@ -136,40 +137,23 @@ pub(crate) fn dropped<M: Machine>(
     if old.has(DIRTY) {
         frame.set(Flags::DIRTY);
     }
-    if frame.state().mapped() > 0 {
-        // The mapping that went may have been the last that pinned it.
-        let page = identity(store, machine, &frame);
-        store.list(&mut frame, page);
+    let state = frame.state();
+    let elsewhere = Flags::IN_SWAP | Flags::READING | Flags::WRITING;
+    if state.kind() == Kind::Anon
+        && state.mapped() == 0
+        && state.holds() == 0
+        && !state.has_any(elsewhere)
+    {
+        // Nobody else can find it: it may end at once, and be free after the flush.
+        store.release_after(at, machine, frame, flush);
         return;
     }
-    match frame.state().kind() {
-        Kind::File => {
-            // It stays in the page cache; what its entry knew, the frame must know now.
-            if old.has(ACCESSED) && !old.has(x86::NO_RECENCY) {
-                frame.set(Flags::REFERENCED);
-            }
-            // Pinned until no TLB maps it: an eviction would free it too early.
-            frame.unpin_all();
-            frame.pin();
-            let number = frame.frame();
-            drop(frame);
-            flush.after(store, at, machine, number);
-        }
-        Kind::Anon => {
-            let in_swap = frame.state().has(Flags::IN_SWAP);
-            if in_swap && store.swap.references(swap::slot_of(&frame)) > 0 {
-                let page = identity(store, machine, &frame);
-                store.list(&mut frame, page);
-                return;
-            }
-            if frame.state().has_any(Flags::WRITING | Flags::READING) {
-                store.unlist(&mut frame);
-                frame.set(Flags::DOOMED);
-                return;
-            }
-            swap::leave_cache(store, &mut frame);
-            store.release_after(at, machine, frame, flush);
-        }
-        kind => panic!("a frame of kind {kind:?} was mapped"),
+    // What the entry of a file's page knew, the frame must know now.
+    if state.kind() == Kind::File && old.has(ACCESSED) && !old.has(x86::NO_RECENCY) {
+        frame.set(Flags::REFERENCED);
     }
+    frame.hold();
+    let number = frame.frame();
+    drop(frame);
+    flush.after(store, at, machine, number);
 }

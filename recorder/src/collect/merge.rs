@@ -1,9 +1,9 @@
 //! Brings the rings of all threads into one order: a merge by ticket.
 //!
-//! Tickets are dense: each number was given out once. So there is never a choice, only a search for the
-//! ring that holds the next number, and a question if none does: is it late, or lost? A thread marks
-//! itself busy before it takes a ticket, and idle after its event is in the ring; [`Merge::skip`] is for
-//! a caller who has found every thread idle or dead.
+//! Tickets are dense: each number was given out once. So there is never a choice, only a search for
+//! the ring that holds the next number, and a question if none does: is it late, or lost? A thread
+//! marks itself busy before it takes a ticket, and idle after its event is in the ring;
+//! [`Merge::skip`] is for a caller who has found every thread idle or dead.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -69,8 +69,8 @@ impl Merge {
         self.next = self.next.max(ticket + 1);
     }
 
-    /// Gives up the next ticket, and all up to the first that some ring holds, but none from `end` on;
-    /// how many.
+    /// Gives up the next ticket, and all up to the first that some ring holds, but none from `end`
+    /// on; how many.
     pub(crate) fn skip(&mut self, end: u64) -> u64 {
         let first = self.waiting.peek().map_or(end, |Reverse((ticket, _))| *ticket);
         let skipped = first.min(end).saturating_sub(self.next);

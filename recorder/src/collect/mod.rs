@@ -7,9 +7,11 @@
 //!     slot 2  ──ring──┘
 //! ```
 //!
-//! Memory is bounded: an event waits in its ring for its turn, and a thread whose ring is full waits
-//! with it. A thread that dies leaves its ring behind; what is in it is read like any other's.
+//! Memory is bounded: an event waits in its ring for its turn, and a thread whose ring is full
+//! waits with it. A thread that dies leaves its ring behind; what is in it is read like any
+//! other's.
 
+mod counting;
 mod life;
 mod merge;
 mod stream;
@@ -24,6 +26,7 @@ use vellum_trace::{Sink, TraceError};
 use crate::shared::{ACTIVE, DONE, FREE, Mapping};
 use crate::sys;
 use crate::wire::Record;
+pub(crate) use counting::Counting;
 pub(crate) use life::{children_that_map, is_process_alive};
 use merge::{Merge, Rings};
 use stream::{Item, Stream};
@@ -280,8 +283,8 @@ impl<'a> Collector<'a> {
         }
         self.stalled = None;
         self.discover();
-        // In this order: whoever held the ticket at the first look and is idle at the second has put
-        // its event into its ring before the third.
+        // In this order: whoever held the ticket at the first look and is idle at the second has
+        // put its event into its ring before the third.
         let held = self.streams.iter().flatten().any(|stream| {
             let control = stream.slot.control();
             control.outbox.0.busy.load(Acquire) != 0
@@ -323,8 +326,8 @@ impl<'a> Collector<'a> {
         self.translator.reaped(pid, status);
     }
 
-    /// Ends the processes whose end nobody reported, and returns what the reader of the trace should
-    /// know.
+    /// Ends the processes whose end nobody reported, and returns what the reader of the trace
+    /// should know.
     ///
     /// # Errors
     /// Those of `sink`.
@@ -352,32 +355,6 @@ impl<'a> Collector<'a> {
             ));
         }
         Ok(warnings)
-    }
-}
-
-/// A sink that counts what it passes on.
-pub(crate) struct Counting<'s, S> {
-    pub(crate) sink: &'s mut S,
-    pub(crate) events: u64,
-    pub(crate) references: u64,
-}
-
-impl<S: Sink> Sink for Counting<'_, S> {
-    fn event(&mut self, event: Event) -> Result<(), TraceError> {
-        self.events += 1;
-        if let Event::Call(call) = &event
-            && let Call::Tick { count, .. } = **call
-        {
-            self.references += count;
-        }
-        self.sink.event(event)
-    }
-
-    #[inline]
-    fn access(&mut self, access: Access) -> Result<(), TraceError> {
-        self.events += 1;
-        self.references += u64::from(access.count);
-        self.sink.access(access)
     }
 }
 

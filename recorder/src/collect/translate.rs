@@ -219,7 +219,8 @@ impl Translator {
         call(sink, translated)
     }
 
-    /// A new image in the process of `thread`, which may be new as well; returns the thread that lives on.
+    /// A new image in the process of `thread`, which may be new as well; returns the thread that
+    /// lives on.
     pub(crate) fn exec(
         &mut self,
         thread: ThreadId,

@@ -1,9 +1,10 @@
 //! What system calls do to memory, files, threads and processes.
 //!
-//! QEMU tells of a call twice: before it, with its arguments, and after it, with its result. Calls that
-//! change the address space hold a lock in between; otherwise one thread's `munmap` and another's
-//! `mmap` of the same addresses could be reported in the wrong order. Those that take pages away, and
-//! `fork`, take their place in the order of events before they act, the others after.
+//! QEMU tells of a call twice: before it, with its arguments, and after it, with its result. Calls
+//! that change the address space hold a lock in between; otherwise one thread's `munmap` and
+//! another's `mmap` of the same addresses could be reported in the wrong order. Those that take
+//! pages away, and `fork`, take their place in the order of events before they act, the others
+//! after.
 //!
 //! Arguments beyond a call's own number of them are whatever the registers hold.
 
@@ -15,12 +16,10 @@ use libc::c_long;
 use super::exec::Request;
 use super::lock::{Guard, Lock};
 use super::outbox::Outbox;
-use super::registry::Thread;
-use super::{EXITING, PID, Plugin, files, guest, registry, table};
-use crate::filter;
+use super::{EXITING, PID, Plugin, effects, files, registry};
 use crate::program::Program;
 use crate::sys;
-use crate::wire::{FileKey, Record};
+use crate::wire::Record;
 
 /// What is known of the address space, and the right to change it.
 pub(crate) struct Space {
@@ -98,7 +97,7 @@ pub(crate) fn enter(plugin: &'static Plugin, vcpu: u32, number: i64, arguments: 
         libc::SYS_execve | libc::SYS_execveat => return execute(plugin, outbox, number, arguments),
         libc::SYS_exit => {
             let clear_tid = registry::with(vcpu, |thread| thread.clear_tid).unwrap_or(0);
-            touch(outbox, clear_tid, if clear_tid == 0 { 0 } else { 4 }, true);
+            effects::touch(outbox, clear_tid, if clear_tid == 0 { 0 } else { 4 }, true);
             outbox.tick();
             outbox.call(&Record::ThreadExit { code: arguments[0] });
             return Plugin::part(vcpu, slot);
@@ -127,23 +126,8 @@ pub(crate) fn enter(plugin: &'static Plugin, vcpu: u32, number: i64, arguments: 
             thread.ticket = Some(outbox.reserve());
             registry::expire_filters();
         }
-        thread.found = doomed(number, &arguments);
+        thread.found = effects::doomed(number, &arguments);
     });
-}
-
-/// The file that loses its last name if the call succeeds.
-fn doomed(number: i64, arguments: &[u64; 6]) -> Option<FileKey> {
-    const AT_REMOVEDIR: u64 = 0x200;
-    let [a1, a2, a3, a4, ..] = *arguments;
-    let (directory, path) = match c_long::from(number) {
-        libc::SYS_unlink => (libc::AT_FDCWD, a1),
-        libc::SYS_unlinkat if a3 & AT_REMOVEDIR == 0 => (a1 as i32, a2),
-        libc::SYS_rename => (libc::AT_FDCWD, a2),
-        libc::SYS_renameat | libc::SYS_renameat2 => (a3 as i32, a4),
-        _ => return None,
-    };
-    let stat = sys::stat_path(directory, &guest::path(path)?)?;
-    (stat.is_regular() && stat.links == 1).then_some(stat.key)
 }
 
 fn execute(plugin: &Plugin, outbox: Outbox<'_>, number: i64, arguments: [u64; 6]) {
@@ -195,8 +179,8 @@ pub(crate) fn leave(plugin: &'static Plugin, vcpu: u32, number: i64, result: i64
             change(outbox, &mut space, number, &arguments, result, reserved);
             registry::expire_filters();
         } else {
-            touches(outbox, number, &arguments, result);
-            effects(outbox, thread, number, &arguments, result);
+            effects::touches(outbox, number, &arguments, result);
+            effects::effects(outbox, thread, number, &arguments, result);
         }
     });
 }
@@ -218,9 +202,9 @@ fn born(plugin: &'static Plugin, vcpu: u32, flags: u64, arguments: &[u64; 6]) {
     }
 }
 
-/// The errno that a result stands for, if it is one. QEMU's own codes above it mean "again", or that
-/// there is no result.
-fn errno(result: i64) -> Option<u64> {
+/// The errno that a result stands for, if it is one. QEMU's own codes above it mean "again", or
+/// that there is no result.
+pub(super) fn errno(result: i64) -> Option<u64> {
     const ERRNO_MAX: i64 = 4095;
     (-ERRNO_MAX..0).contains(&result).then_some(result.unsigned_abs())
 }
@@ -321,177 +305,4 @@ fn mapped(outbox: Outbox<'_>, arguments: &[u64; 6], start: u64) -> Record {
     };
     let offset = if anonymous { 0 } else { offset };
     Record::Map { start, bytes, prot, flags, file, offset }
-}
-
-/// Reports the buffers that the kernel touched.
-fn touches(outbox: Outbox<'_>, number: i64, arguments: &[u64; 6], result: i64) {
-    const EFAULT: u64 = 14;
-    let failed = errno(result);
-    if failed == Some(EFAULT) {
-        return;
-    }
-    let word = |address| guest::word(address);
-    let text = |address| guest::path(address).map(|text| text.len() as u64 + 1);
-    for &buffer in table::buffers(number) {
-        if failed.is_some() && !buffer.survives_failure() {
-            continue;
-        }
-        let result = u64::try_from(result).unwrap_or(0);
-        for (start, bytes) in table::ranges(buffer, arguments, result, &word, &text) {
-            touch(outbox, start, bytes, buffer.write);
-        }
-    }
-}
-
-/// Reports that the kernel touched a buffer, but for the pages that the filter holds.
-fn touch(outbox: Outbox<'_>, start: u64, bytes: u64, write: bool) {
-    const BYTES_MAX: u64 = 1 << 40;
-    if bytes == 0 || bytes > BYTES_MAX {
-        return;
-    }
-    let kind = usize::from(write);
-    let exact = outbox.header.filter_events.load(Relaxed) == 1;
-    let (first, end) = (start >> 12, (start.saturating_add(bytes - 1) >> 12) + 1);
-    let mut run = first;
-    for page in first..=end.min(filter::PAGE_END) {
-        let held = page == end || filter::holds(outbox.slot, kind, page);
-        if held {
-            if run < page {
-                outbox.call(&Record::Touch { page: run, pages: page - run, write });
-            }
-            run = page + 1;
-        } else if !exact {
-            filter::insert(outbox.slot, kind, page);
-        }
-    }
-}
-
-/// Reports what a call that left the address space alone did to files and processes.
-fn effects(
-    outbox: Outbox<'_>,
-    thread: &mut Thread,
-    number: i64,
-    arguments: &[u64; 6],
-    result: i64,
-) {
-    let number = c_long::from(number);
-    let Ok(result) = u64::try_from(result) else { return };
-    let [a1, a2, a3, a4, ..] = *arguments;
-    let file = |fd: u64| files::regular(outbox, fd as i32).map(|(key, stat)| (key, stat.bytes));
-    match number {
-        libc::SYS_read
-        | libc::SYS_readv
-        | libc::SYS_pread64
-        | libc::SYS_preadv
-        | libc::SYS_preadv2 => {
-            transfer(outbox, a1, explicit_offset(number, arguments), result, false);
-        }
-        libc::SYS_write
-        | libc::SYS_writev
-        | libc::SYS_pwrite64
-        | libc::SYS_pwritev
-        | libc::SYS_pwritev2 => {
-            transfer(outbox, a1, explicit_offset(number, arguments), result, true);
-        }
-        libc::SYS_sendfile => {
-            transfer(outbox, a2, stored_offset(a3, result), result, false);
-            transfer(outbox, a1, None, result, true);
-        }
-        libc::SYS_copy_file_range => {
-            transfer(outbox, a1, stored_offset(a2, result), result, false);
-            transfer(outbox, a3, stored_offset(a4, result), result, true);
-        }
-        libc::SYS_fsync | libc::SYS_fdatasync => {
-            if let Some((file, _)) = file(a1) {
-                outbox.call(&Record::FileSync { file });
-            }
-        }
-        libc::SYS_ftruncate | libc::SYS_fallocate => {
-            if let Some((file, bytes)) = file(a1) {
-                outbox.call(&Record::Truncate { file, bytes });
-            }
-        }
-        libc::SYS_truncate => {
-            let stat = guest::path(a1).and_then(|path| sys::stat_path(libc::AT_FDCWD, &path));
-            if let Some(stat) = stat {
-                outbox.call(&Record::Truncate { file: stat.key, bytes: stat.bytes });
-            }
-        }
-        libc::SYS_open | libc::SYS_openat | libc::SYS_creat => {
-            let flags = if number == libc::SYS_openat { a3 } else { a2 };
-            let truncates = flags & libc::O_TRUNC as u64 != 0 || number == libc::SYS_creat;
-            if truncates && let Some((file, bytes)) = file(result) {
-                outbox.call(&Record::Truncate { file, bytes });
-            }
-        }
-        libc::SYS_wait4 | libc::SYS_waitid => reaped(outbox, number, arguments, result),
-        libc::SYS_set_tid_address => thread.clear_tid = a1,
-        _ => {
-            if let Some(file) = thread.found.take() {
-                outbox.call(&Record::Unlink { file });
-            }
-        }
-    }
-}
-
-/// The offset that the call itself names.
-fn explicit_offset(number: c_long, arguments: &[u64; 6]) -> Option<u64> {
-    match number {
-        libc::SYS_pread64 | libc::SYS_pwrite64 | libc::SYS_preadv | libc::SYS_pwritev => {
-            Some(arguments[3])
-        }
-        // Minus one means the file position.
-        libc::SYS_preadv2 | libc::SYS_pwritev2 => {
-            Some(arguments[3]).filter(|&offset| offset != u64::MAX)
-        }
-        _ => None,
-    }
-}
-
-/// The offset that the call advanced in the program's memory, as it was before.
-fn stored_offset(address: u64, bytes: u64) -> Option<u64> {
-    if address == 0 { None } else { guest::word(address)?.checked_sub(bytes) }
-}
-
-/// Reports that `bytes` of the regular file `fd` were read or written, at `offset` or at its position.
-fn transfer(outbox: Outbox<'_>, fd: u64, offset: Option<u64>, bytes: u64, write: bool) {
-    if bytes == 0 {
-        return;
-    }
-    let Some((file, _)) = files::regular(outbox, fd as i32) else { return };
-    // The position is past the bytes now, wherever they went: O_APPEND is no special case.
-    let before = || sys::position(fd as i32)?.checked_sub(bytes);
-    if let Some(offset) = offset.or_else(before) {
-        outbox.call(&Record::Transfer { file, offset, bytes, write });
-    }
-}
-
-fn reaped(outbox: Outbox<'_>, number: c_long, arguments: &[u64; 6], result: u64) {
-    let [_, a2, a3, a4, ..] = *arguments;
-    let has = |options: u64, flag: i32| options & u64::from(flag.cast_unsigned()) != 0;
-    if number == libc::SYS_wait4 {
-        let status = if a2 == 0 { None } else { guest::half(a2) };
-        let stopped = has(a3, libc::WUNTRACED) || has(a3, libc::WCONTINUED);
-        let ended = status.map_or(!stopped, |status| {
-            let status = status.cast_signed();
-            libc::WIFEXITED(status) || libc::WIFSIGNALED(status)
-        });
-        if result > 0 && ended {
-            outbox.call(&Record::Reap { pid: result, status: status.map(u64::from) });
-        }
-    } else if a3 != 0 && !has(a4, libc::WNOWAIT) {
-        // siginfo_t: si_code at 8, si_pid at 12, si_status at 24.
-        let field = |offset| guest::half(a3 + offset);
-        let (Some(code), Some(pid), Some(status)) = (field(8), field(12), field(24)) else {
-            return;
-        };
-        let status = match code.cast_signed() {
-            libc::CLD_EXITED => (status & 0xff) << 8,
-            libc::CLD_KILLED | libc::CLD_DUMPED => status & 0x7f,
-            _ => return,
-        };
-        if pid > 0 {
-            outbox.call(&Record::Reap { pid: u64::from(pid), status: Some(u64::from(status)) });
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! Follows a program into the next one.
 //!
-//! Left alone, QEMU's `execve` is the host's: the new program would run natively, unrecorded. So the
-//! entry of the call starts QEMU again, with the same plugin, in its place. If the program is none that
-//! QEMU could run, nothing is done, and QEMU's own attempt yields the right `errno`.
+//! Left alone, QEMU's `execve` is the host's: the new program would run natively, unrecorded. So
+//! the entry of the call starts QEMU again, with the same plugin, in its place. If the program is
+//! none that QEMU could run, nothing is done, and QEMU's own attempt yields the right `errno`.
 
 use std::ffi::CString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -47,8 +47,8 @@ pub(crate) fn own_program() -> (Vec<u8>, Vec<Vec<u8>>) {
     (path, std::iter::once(zeroth).chain(words).collect())
 }
 
-/// The words that follow the plugin's option for running `path` with `arguments`, and the environment
-/// that QEMU itself gets.
+/// The words that follow the plugin's option for running `path` with `arguments`, and the
+/// environment that QEMU itself gets.
 pub(crate) fn command_line(
     path: &Path,
     arguments: &[Vec<u8>],

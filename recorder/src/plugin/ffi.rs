@@ -4,8 +4,8 @@
 //! command, which has no QEMU in it, and versions of QEMU differ in what they export. Three things
 //! were learnt the hard way, and hold for QEMU 7.2 to 10.0:
 //!
-//! - 7.2 accepts interface versions 0 and 1, and 10.0 accepts 2 to 4. All we use is alike in both, so
-//!   the version is chosen when the library is loaded, by what the QEMU around it exports.
+//! - 7.2 accepts interface versions 0 and 1, and 10.0 accepts 2 to 4. All we use is alike in both,
+//!   so the version is chosen when the library is loaded, by what the QEMU around it exports.
 //! - Loads and stores must be asked for together. In 7.2 a callback for loads alone gets stores as
 //!   well, and one for stores alone gets loads.
 //! - One translation callback comes after the loader and before the first instruction: that is when
@@ -121,7 +121,8 @@ pub static qemu_plugin_version: AtomicI32 = AtomicI32::new(1);
 #[unsafe(link_section = ".init_array")]
 static CHOOSE_VERSION: extern "C" fn() = choose_version;
 
-/// Runs when the library is loaded. Versions above 2 brought scoreboards; 3 is accepted by all that do.
+/// Runs when the library is loaded. Versions above 2 brought scoreboards; 3 is accepted by all that
+/// do.
 extern "C" fn choose_version() {
     if find(c"qemu_plugin_scoreboard_new").is_some() {
         qemu_plugin_version.store(3, Relaxed);
@@ -256,8 +257,8 @@ extern "C" fn on_translation(_id: Id, block: *mut Block) {
 }
 
 // The three callbacks of the fast path do nothing beyond looking. What remains is a call in tail
-// position with the same arguments, so they save no register and have no frame: half the cost of each
-// reference was that.
+// position with the same arguments, so they save no register and have no frame: half the cost of
+// each reference was that.
 
 extern "C" fn on_block(vcpu: c_uint, packed: *mut c_void) {
     let (page, instructions) = (packed as u64 >> 12, packed as u64 & 4095);

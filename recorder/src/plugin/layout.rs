@@ -1,9 +1,9 @@
 //! What the loader built, read between the loader's end and the first instruction.
 //!
-//! Two sources. `/proc/self/maps` names the files, but mixes the program's memory with QEMU's own, and
-//! QEMU never maps the program executable. QEMU's list of the program's areas has their true rights,
-//! where the QEMU exports it. Where it does not, the program's areas are those of its two ELF files
-//! with what follows them, and their rights those of the files' segments.
+//! Two sources. `/proc/self/maps` names the files, but mixes the program's memory with QEMU's own,
+//! and QEMU never maps the program executable. QEMU's list of the program's areas has their true
+//! rights, where the QEMU exports it. Where it does not, the program's areas are those of its two
+//! ELF files with what follows them, and their rights those of the files' segments.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -294,8 +294,8 @@ impl Image {
         Some(())
     }
 
-    /// The rights of the page at `offset` of the file; the last segment that begins before it wins, as
-    /// its mapping comes last.
+    /// The rights of the page at `offset` of the file; the last segment that begins before it wins,
+    /// as its mapping comes last.
     fn prot(&self, offset: u64) -> Option<u64> {
         let covers = |segment: &&Segment| {
             let start = segment.offset >> 12 << 12;

@@ -46,8 +46,8 @@ impl<T> Lock<T> {
     /// The guard that [`Guard::keep`] gave up.
     ///
     /// # Safety
-    /// The calling thread, or the thread it was forked from, must have kept a guard of this lock and
-    /// not resumed it since.
+    /// The calling thread, or the thread it was forked from, must have kept a guard of this lock
+    /// and not resumed it since.
     pub(crate) unsafe fn resume(&self) -> Guard<'_, T> {
         Guard { lock: self }
     }

@@ -1,13 +1,15 @@
 //! The half of the recorder that runs inside QEMU, and so inside the recorded program.
 //!
-//! QEMU calls it for each block of instructions and each load and store ([`ffi`]), and at the entry and
-//! return of each system call ([`calls`]). A reference costs a look at the thread's filter; what passes
-//! goes into the thread's ring ([`outbox`]). Nothing else runs here: no thread, which would not survive
-//! `fork`, and no open file, which the program could close or mistake for its own.
+//! QEMU calls it for each block of instructions and each load and store ([`ffi`]), and at the entry
+//! and return of each system call ([`calls`]). A reference costs a look at the thread's filter;
+//! what passes goes into the thread's ring ([`outbox`]). Nothing else runs here: no thread, which
+//! would not survive `fork`, and no open file, which the program could close or mistake for its
+//! own.
 //!
 //! Invariant: no callback panics or blocks for good. It would take the program with it.
 
 mod calls;
+mod effects;
 mod exec;
 pub(crate) mod ffi;
 mod files;
@@ -154,7 +156,8 @@ impl Plugin {
         self.muted.slot(0)
     }
 
-    /// Gives the calling thread, on virtual processor `vcpu`, a slot, and reports what is due first.
+    /// Gives the calling thread, on virtual processor `vcpu`, a slot, and reports what is due
+    /// first.
     fn join(&'static self, vcpu: u32) -> Slot<'static> {
         // A new thread waits here until its creator has reported it.
         let mut space = calls::space();
@@ -210,8 +213,8 @@ impl Plugin {
 /// The longest access of an instruction of x86-64, or longer.
 const ACCESS_BYTES_MAX: u64 = 64;
 
-/// Counts a reference of `kind` to `address`; whether that was all, because the filter holds its page and it
-/// surely ends there.
+/// Counts a reference of `kind` to `address`; whether that was all, because the filter holds its
+/// page and it surely ends there.
 #[inline(always)]
 pub(crate) fn is_done(slot: Slot<'static>, kind: usize, address: u64) -> bool {
     let count = &slot.control().hot.0.references[kind];
@@ -225,8 +228,8 @@ pub(crate) fn ends_in_its_page(address: u64) -> bool {
     address & 4095 <= 4096 - ACCESS_BYTES_MAX
 }
 
-/// Reports a reference of `bytes` bytes, which was counted, unless the filter holds its page; and the
-/// page after it, if it ends there.
+/// Reports a reference of `bytes` bytes, which was counted, unless the filter holds its page; and
+/// the page after it, if it ends there.
 pub(crate) fn report(slot: Slot<'static>, kind: usize, address: u64, bytes: u64) {
     let Some(plugin) = Plugin::get() else { return };
     let (page, last) = (address >> 12, (address + bytes.clamp(1, ACCESS_BYTES_MAX) - 1) >> 12);

@@ -11,8 +11,8 @@ use crate::wire::{ACCESS_WORDS, CALL, CALL_WORDS, Record};
 
 /// Whether this process found its collector dead and records no more.
 ///
-/// Not in the shared file: a process in a pid namespace of its own cannot see the collector, and would
-/// stop the recording of all the others.
+/// Not in the shared file: a process in a pid namespace of its own cannot see the collector, and
+/// would stop the recording of all the others.
 static ORPHANED: AtomicBool = AtomicBool::new(false);
 
 /// A thread's way to the collector.
@@ -66,8 +66,8 @@ impl Outbox<'_> {
         self.publish(head + ACCESS_WORDS);
     }
 
-    /// Takes a place in the order of events; [`call_at`](Self::call_at) must follow, at once or when a
-    /// system call returns, and nothing of this thread in between.
+    /// Takes a place in the order of events; [`call_at`](Self::call_at) must follow, at once or
+    /// when a system call returns, and nothing of this thread in between.
     pub(crate) fn reserve(self) -> u64 {
         self.slot.control().outbox.0.busy.store(1, Relaxed);
         // The addition is a full barrier on x86-64; elsewhere the collector must not see the ticket

@@ -1,8 +1,8 @@
 //! Who is behind a virtual processor: QEMU numbers its threads, and reuses the numbers.
 //!
-//! Two tables by that number. The first is all that a reference needs: one load yields the slot. The
-//! second holds what system calls need. Thread-local storage would say the same, but in a library
-//! loaded at run time each look at it is a function call.
+//! Two tables by that number. The first is all that a reference needs: one load yields the slot.
+//! The second holds what system calls need. Thread-local storage would say the same, but in a
+//! library loaded at run time each look at it is a function call.
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -98,7 +98,8 @@ pub(crate) fn expire_filters() {
 
 fn free(thread: *mut Thread) {
     if !thread.is_null() {
-        // SAFETY: the pointer came from `Box::into_raw` in `join` and was just taken out of the table.
+        // SAFETY: the pointer came from `Box::into_raw` in `join` and was just taken out of the
+        // table.
         drop(unsafe { Box::from_raw(thread) });
     }
 }

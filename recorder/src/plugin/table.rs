@@ -1,8 +1,8 @@
 //! Which buffers of the program the kernel reads and writes in each system call.
 //!
-//! These touches fault like the program's own, and Linux counts them so. The table holds the calls that
-//! real programs make in numbers; of the rest only the effects on memory and files are seen. What a call
-//! reports is taken at its return, when its length is known.
+//! These touches fault like the program's own, and Linux counts them so. The table holds the calls
+//! that real programs make in numbers; of the rest only the effects on memory and files are seen.
+//! What a call reports is taken at its return, when its length is known.
 
 use libc::c_long;
 
@@ -36,7 +36,8 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// Whether the kernel touches it even if the call fails: it reads names before it can refuse them.
+    /// Whether the kernel touches it even if the call fails: it reads names before it can refuse
+    /// them.
     pub(crate) fn survives_failure(self) -> bool {
         !self.write && matches!(self.length, Length::Fixed(_) | Length::Text)
     }
@@ -63,8 +64,10 @@ pub(crate) fn buffers(number: i64) -> &'static [Buffer] {
         libc::SYS_read | libc::SYS_pread64 | libc::SYS_getdents | libc::SYS_getdents64
             => const { &[output(1, Result(1))] },
         libc::SYS_write | libc::SYS_pwrite64 => const { &[input(1, Result(1))] },
-        libc::SYS_readv | libc::SYS_preadv | libc::SYS_preadv2 => const { &[output(1, Vectors(2))] },
-        libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2 => const { &[input(1, Vectors(2))] },
+        libc::SYS_readv | libc::SYS_preadv | libc::SYS_preadv2
+            => const { &[output(1, Vectors(2))] },
+        libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2
+            => const { &[input(1, Vectors(2))] },
         libc::SYS_getcwd | libc::SYS_getrandom => const { &[output(0, Result(1))] },
         libc::SYS_readlink => const { &[input(0, Text), output(1, Result(1))] },
         libc::SYS_readlinkat => const { &[input(1, Text), output(2, Result(1))] },
@@ -136,8 +139,8 @@ pub(crate) fn buffers(number: i64) -> &'static [Buffer] {
 
 /// The ranges `(address, bytes)` behind `buffer`, given the arguments and the result of the call.
 ///
-/// `word` and `text` read the program's memory: a 64-bit number, and the length of a string with its
-/// NUL. A null pointer is how programs say that they do not want an answer.
+/// `word` and `text` read the program's memory: a 64-bit number, and the length of a string with
+/// its NUL. A null pointer is how programs say that they do not want an answer.
 pub(crate) fn ranges(
     buffer: Buffer,
     arguments: &[u64; 6],
@@ -197,7 +200,8 @@ mod tests {
     use super::*;
 
     fn all(number: c_long, arguments: [u64; 6], result: u64) -> Vec<(u64, u64, bool)> {
-        // Memory in which the word at an address is the address plus one, and texts have nine bytes.
+        // Memory in which the word at an address is the address plus one, and texts have nine
+        // bytes.
         let word = |address| Some(address + 1);
         let text = |_| Some(9);
         let list = buffers(number).iter().flat_map(|&buffer| {
