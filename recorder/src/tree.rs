@@ -47,27 +47,28 @@ impl<'a> Tree<'a> {
         const NAP_MIN: Duration = Duration::from_micros(100);
         const NAP_MAX: Duration = Duration::from_millis(2);
         const LOOK: Duration = Duration::from_millis(100);
+        /// Events that are worth another look at once: a good part of a ring. Looking for fewer
+        /// would only take the ring's cache lines away from the thread that fills it.
+        const CROWD: u64 = 4096;
         let mut nap = NAP_MIN;
         let mut looked = Instant::now();
         loop {
             let moved = self.collector.pump(sink)?;
-            if moved > 0 {
-                nap = NAP_MIN;
-            } else {
+            if moved == 0 {
                 let ended = self.look_at_child();
                 let thorough = ended || looked.elapsed() >= LOOK;
                 self.collector.tidy(thorough, sink)?;
                 if thorough {
-                    looked = Instant::now();
-                    tell(sink);
                     let running = self.running(ended);
                     if running.is_empty() && self.exit.is_some() && self.collector.is_idle() {
+                        tell(sink);
                         return Ok(());
                     }
-                    self.interrupt(interrupted, &running);
                 }
+            }
+            if moved < CROWD {
+                nap = if moved == 0 { (nap * 2).min(NAP_MAX) } else { NAP_MIN };
                 std::thread::sleep(nap);
-                nap = (nap * 2).min(NAP_MAX);
             }
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();

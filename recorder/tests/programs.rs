@@ -188,18 +188,15 @@ fn what_happens_to_files_is_seen() {
     let id = id.expect("the file was introduced");
     let is = |wanted: &dyn Fn(&Call) -> bool| seen.count(wanted);
     let all = (id, 64 * PAGE);
-    let read = |call: &Call| {
-        matches!(call, Call::Read { file, offset: 0, bytes, .. } if (*file, *bytes) == all)
-    };
+    let read = |call: &Call| matches!(call, Call::Read { file, offset: 0, bytes, .. } if (*file, *bytes) == all);
     assert_eq!(is(&read), 1);
     let wrote = |call: &Call| {
         matches!(call, Call::Write { file, offset, bytes, .. }
             if (*file, *offset, *bytes) == (id, 8 * PAGE, 32 * PAGE))
     };
     assert_eq!(is(&wrote), 1);
-    let grown = |call: &Call| {
-        matches!(call, Call::Truncate { file, bytes, .. } if (*file, *bytes) == all)
-    };
+    let grown =
+        |call: &Call| matches!(call, Call::Truncate { file, bytes, .. } if (*file, *bytes) == all);
     assert_eq!(is(&grown), 1);
     let mapped = |call: &Call| {
         matches!(call, Call::Map { file: Some(file), offset, bytes, .. }
@@ -336,6 +333,17 @@ fn threads_that_reuse_addresses_touch_only_what_is_mapped() {
     assert_eq!(outside, 0);
     // Two first touches a page; the loader's few small mappings add theirs.
     assert!((2 * each..2 * each + 40).contains(&faults), "{faults} of {}", 2 * each);
+}
+
+#[test]
+fn threads_beyond_the_slots_run_on_and_are_reported() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(seen) = lab.record(&["processes", "crowd"]) else { return };
+    assert_eq!(seen.outcome.exit, 0);
+    let counters = seen.outcome.counters;
+    assert!(counters.threads_unrecorded >= 19, "531 threads, 512 slots: {counters:?}");
+    assert_eq!(counters.lost, 0);
+    assert!(seen.outcome.warnings.iter().any(|warning| warning.contains("ran unrecorded")));
 }
 
 #[test]

@@ -240,7 +240,11 @@ impl Replay<'_> {
         self.processes[process as usize].command = arguments.join(" ");
         let heap = Layout::with_heap_at(VirtAddr(brk));
         let layout = heap.checked().unwrap_or_default();
-        let Ok(space) = self.vm.new_space(self.at(cpu), self.sim, layout) else {
+        let mut space = self.vm.new_space(self.at(cpu), self.sim, layout);
+        while space.is_err() && self.make_room(cpu) {
+            space = self.vm.new_space(self.at(cpu), self.sim, layout);
+        }
+        let Ok(space) = space else {
             self.end_process(cpu, process, "out of memory".to_owned());
             return;
         };
@@ -304,7 +308,13 @@ impl Replay<'_> {
             let at = self.at(cpu);
             let Some(parent) = &mut self.spaces[space].space else { return };
             let pages = parent.resident(self.vm.store()).anon;
-            let Ok(copy) = self.vm.fork(at, self.sim, parent) else {
+            let mut copy = self.vm.fork(at, self.sim, parent);
+            while copy.is_err() && self.make_room(cpu) {
+                let at = self.at(cpu);
+                let Some(parent) = &mut self.spaces[space].space else { return };
+                copy = self.vm.fork(at, self.sim, parent);
+            }
+            let Ok(copy) = copy else {
                 // As if the call had failed: the child never was.
                 self.unborn_forever(&vellum_trace::event::Event::Call(Box::new(Call::Fork {
                     thread,

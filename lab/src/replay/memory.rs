@@ -8,7 +8,7 @@ use vellum_mm::event::Target;
 use vellum_mm::fault::{Attempt, Cause, Outcome, Resolved};
 use vellum_mm::machine::Access as Wanted;
 use vellum_mm::objects::io::{Direction, RequestId};
-use vellum_mm::reclaim::Background;
+use vellum_mm::reclaim::{Background, Room};
 use vellum_mm::vm::FileOutcome;
 use vellum_trace::event::{Access, Kind, ProcessId, ThreadId};
 
@@ -69,7 +69,10 @@ impl Replay<'_> {
                 }
                 Step::Done
             }
-            None => self.begin_work(cpu, thread, Work::Access(access.page, access.kind)),
+            None => {
+                self.threads[thread as usize].refused = true;
+                self.begin_work(cpu, thread, Work::Access(access.page, access.kind))
+            }
         }
     }
 
@@ -182,15 +185,17 @@ impl Replay<'_> {
         let Some(space) = self.processes[process as usize].space else { return Step::Done };
         // Ends: a fault that is done makes the next access succeed, unless an eviction comes between.
         loop {
-            let (id, root) = (self.spaces[space].id, self.spaces[space].root);
-            let translation = self.sim.access(cpu as u32, id, root, page, wanted);
-            if let Some(frame) = translation.frame() {
-                if self.observed {
-                    self.vm.touch(frame);
+            if !std::mem::take(&mut self.threads[thread as usize].refused) {
+                let (id, root) = (self.spaces[space].id, self.spaces[space].root);
+                let translation = self.sim.access(cpu as u32, id, root, page, wanted);
+                if let Some(frame) = translation.frame() {
+                    if self.observed {
+                        self.vm.touch(frame);
+                    }
+                    return Step::Done;
                 }
-                return Step::Done;
+                debug_assert_eq!(translation, Translation::Fault);
             }
-            debug_assert_eq!(translation, Translation::Fault);
             let slot = &self.threads[thread as usize];
             let attempt =
                 if slot.waited { Attempt::Again { own: slot.own } } else { Attempt::First };
@@ -268,6 +273,8 @@ impl Replay<'_> {
             // Files lie one after another, a gibibyte apart: only a rotating disk cares.
             let (disk, position) = match request.target {
                 Target::Swap(slot) => {
+                    let used = u64::from(self.vm.store().swap.used());
+                    self.stats.peak_swap = self.stats.peak_swap.max(used);
                     let disk = self.swap_disk.as_mut().expect("swap requests need swap");
                     (disk, u64::from(slot.0) * PAGE_BYTES)
                 }
@@ -289,7 +296,10 @@ impl Replay<'_> {
                 let now_ps = self.cpus[cpu].now_ps;
                 self.complete(cpu, now_ps, request.id);
             } else {
-                self.completions.push(service.done, request.id);
+                // Within a time slice another processor may be ahead, and have been told already of
+                // what ends later than this: the request then ends with that.
+                let done = service.done.max(self.completions.now());
+                self.completions.push(done, request.id);
             }
         }
     }
@@ -325,6 +335,21 @@ impl Replay<'_> {
         if end == Background::Exhausted && self.completions.is_empty() {
             // Nothing will complete: ask again at the next fault, since memory may have been freed.
             self.pause = Pause::No;
+        }
+    }
+
+    /// Frees frames for a call that found none, waiting for writes if it must; false if there are none.
+    pub(super) fn make_room(&mut self, cpu: usize) -> bool {
+        let room = self.vm.make_room(self.at(cpu), self.sim);
+        self.pump(cpu);
+        match room {
+            Room::Made => true,
+            // The call holds its processor: nothing in it can be done in parts.
+            Room::After(request) => {
+                while self.is_under_way(request) && self.idle(cpu) {}
+                !self.is_under_way(request)
+            }
+            Room::None => false,
         }
     }
 
@@ -374,10 +399,6 @@ impl Replay<'_> {
         let zone = self.vm.store().frames.zone();
         let used = (zone.frames_total() - zone.free_frames()) as u64;
         self.stats.peak_used = self.stats.peak_used.max(used.saturating_sub(self.tables));
-        if self.swap_disk.is_some() {
-            let swap = u64::from(self.vm.store().swap.used());
-            self.stats.peak_swap = self.stats.peak_swap.max(swap);
-        }
     }
 
     /// Writes files that have been dirty for long, as Linux's flusher threads do.

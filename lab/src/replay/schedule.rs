@@ -130,7 +130,7 @@ impl Replay<'_> {
     }
 
     /// Lets the processor's clock go on to the next thing that will happen; false if nothing will.
-    fn idle(&mut self, cpu: usize) -> bool {
+    pub(super) fn idle(&mut self, cpu: usize) -> bool {
         let Some(at_ns) = self.completions.next_at() else { return false };
         // No processor has anything to do before: they all go on together.
         for other in &mut self.cpus {

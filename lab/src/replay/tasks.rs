@@ -53,6 +53,8 @@ pub(super) struct Thread {
     /// Events that were read while others ran, with their numbers.
     pub(super) queue: VecDeque<(u64, Event)>,
     pub(super) work: Work,
+    /// Whether the processor has refused the access that is the work: no need to try it again first.
+    pub(super) refused: bool,
     /// Whether the work has waited for a read that it started itself.
     pub(super) own: bool,
     /// Whether the work has waited at all.
@@ -70,6 +72,7 @@ impl Thread {
             state: State::Unborn,
             queue: VecDeque::new(),
             work: Work::None,
+            refused: false,
             own: false,
             waited: false,
             ready_ps: 0,

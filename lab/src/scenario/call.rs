@@ -96,9 +96,7 @@ fn rights(words: &mut Words<'_>) -> Parsed<Rights> {
     }
     let mut rights = Rights::empty();
     let mut rest = word;
-    for (letter, right) in
-        [('r', Rights::READ), ('w', Rights::WRITE), ('x', Rights::EXECUTE)]
-    {
+    for (letter, right) in [('r', Rights::READ), ('w', Rights::WRITE), ('x', Rights::EXECUTE)] {
         if let Some(after) = rest.strip_prefix(letter) {
             (rights, rest) = (rights | right, after);
         }

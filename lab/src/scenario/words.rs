@@ -57,7 +57,11 @@ impl<'a> Words<'a> {
     }
 
     /// A number of `what`, within `range`.
-    pub(super) fn number(&mut self, what: &str, range: std::ops::RangeInclusive<u64>) -> Parsed<u64> {
+    pub(super) fn number(
+        &mut self,
+        what: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Parsed<u64> {
         let what = format!("{what} ({} to {})", range.start(), range.end());
         let word = self.word(&what)?;
         number(word).filter(|number| range.contains(number)).ok_or_else(|| Wrong::new(what, word))

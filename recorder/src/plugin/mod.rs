@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use crate::filter;
-use crate::shared::{ACTIVE, DONE, FREE, Mapping, Slot};
+use crate::shared::{ACTIVE, DONE, FREE, Mapping, RING_WORDS, Slot};
 use crate::sys;
 use crate::wire::Record;
 pub(crate) use exec::command_line as exec_command_line;
@@ -37,8 +37,9 @@ use registry::Thread;
 
 /// A slot between `FREE` and `ACTIVE`: taken, but not described yet.
 const CLAIMED: u32 = 3;
-/// Half milliseconds that a thread waits for a slot before it runs unrecorded.
-const WAITS: u32 = 4_000;
+/// Half milliseconds that a thread waits for a slot before it runs unrecorded: the first such thread
+/// of all, and those after it.
+const WAITS: [u32; 2] = [4_000, 10];
 
 /// What an image keeps from its install to its end.
 pub(crate) struct Plugin {
@@ -81,7 +82,10 @@ fn install(path: &str, symbols: ffi::Symbols) -> Option<&'static Plugin> {
     let pages = header.filter_pages.load(Relaxed);
     let muted = Mapping::private(1, pages).ok()?;
     prepare(muted.slot(0), header.filter_blocks.load(Relaxed), pages);
-    muted.slot(0).control().cold.0.muted.store(1, Relaxed);
+    let control = muted.slot(0).control();
+    control.cold.0.muted.store(1, Relaxed);
+    // Full from the start: nothing ever fits, so nothing takes a ticket.
+    control.outbox.0.head.store(RING_WORDS, Relaxed);
     let pid = std::process::id();
     PID.store(pid, Relaxed);
     // The threads of the image that this one replaced are dead, though their process is not.
@@ -129,7 +133,9 @@ impl Plugin {
     /// A slot for the calling thread; the muted one if none becomes free in time.
     fn claim(&'static self) -> Slot<'static> {
         let header = self.mapping.header();
-        for _ in 0..WAITS {
+        // Once one has waited in vain, the others have little to hope for.
+        let waits = WAITS[usize::from(header.unrecorded.load(Relaxed) > 0)];
+        for _ in 0..waits {
             if EXITING.load(Relaxed) || header.closed.load(Relaxed) != 0 {
                 return self.muted.slot(0);
             }
@@ -161,7 +167,6 @@ impl Plugin {
     fn join(&'static self, vcpu: u32) -> Slot<'static> {
         // A new thread waits here until its creator has reported it.
         let mut space = calls::space();
-        let slot = self.claim();
         let tid = sys::thread_id();
         let clear_tid = space.clear_tids.remove(&tid).unwrap_or(0);
         let birth = std::mem::take(&mut *BIRTH.lock());
@@ -169,6 +174,7 @@ impl Plugin {
             space.brk = *brk;
         }
         drop(space);
+        let slot = self.claim();
         let thread = Thread {
             slot,
             tid,

@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, THREADS = 4 };
+enum { PAGE = 4096, THREADS = 4, CROWD = 530 };
 
 static char *area;
 
@@ -29,6 +29,13 @@ static void *churn(void *argument) {
         munmap(start, pages * PAGE);
     }
     return 0;
+}
+
+static pthread_barrier_t barrier;
+
+static void *meet(void *argument) {
+    pthread_barrier_wait(&barrier);
+    return argument;
 }
 
 int main(int count, char **words) {
@@ -63,6 +70,18 @@ int main(int count, char **words) {
         for (long index = 0; index < THREADS; index++)
             pthread_create(&threads[index], 0, churn, (void *)index);
         for (int index = 0; index < THREADS; index++) pthread_join(threads[index], 0);
+        return 0;
+    }
+    if (!strcmp(what, "crowd")) {
+        /* More threads at a time than there are slots. */
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 65536);
+        pthread_t threads[CROWD];
+        pthread_barrier_init(&barrier, 0, CROWD);
+        for (int index = 0; index < CROWD; index++)
+            if (pthread_create(&threads[index], &attributes, meet, 0)) return 7;
+        for (int index = 0; index < CROWD; index++) pthread_join(threads[index], 0);
         return 0;
     }
     if (!strcmp(what, "segv")) {

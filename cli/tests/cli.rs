@@ -1,0 +1,131 @@
+//! The command as its users run it.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn vellum(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::cargo_bin("vellum").expect("the command is built");
+    command.current_dir(directory).args(arguments).output().expect("the command starts")
+}
+
+fn ok(directory: &Path, arguments: &[&str]) -> String {
+    let output = vellum(directory, arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).expect("output is text")
+}
+
+/// Runs what must fail with `code` and one line that has all of `words`.
+fn refused(directory: &Path, arguments: &[&str], code: i32, words: &[&str]) {
+    let output = vellum(directory, arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?} printed something before it failed");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{arguments:?}: no `{word}` in: {stderr}");
+    }
+}
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces").join(name)
+}
+
+#[test]
+fn a_generated_trace_is_described_replayed_and_exported() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    let generate = ["generate", "uniform", "-o", "u.vtrace", "--pages", "500"];
+    ok(at, &[&generate[..], &["--references", "20000"]].concat());
+    let info: Value = serde_json::from_str(&ok(at, &["info", "u.vtrace", "--format", "json"]))
+        .expect("info prints JSON");
+    assert_eq!(info["summary"]["references"], 20_000);
+    let arguments = ["replay", "u.vtrace", "--frames", "200", "--format", "json"];
+    let report: Value = serde_json::from_str(&ok(at, &arguments)).expect("replay prints JSON");
+    assert_eq!(report["machine"]["frames"], 200);
+    assert_eq!(report["trace"]["pages"], 500);
+    assert!(report["faults"]["major"].as_u64() > Some(1000), "500 pages do not fit 200 frames");
+    assert_eq!(ok(at, &arguments), ok(at, &arguments), "the same input gives the same bytes");
+    let csv = ok(at, &["export", "u.vtrace", "-o", "-"]);
+    assert_eq!(csv.lines().count(), 1 + 20_000 + 3, "a header, the accesses, and three calls");
+    ok(at, &["export", "u.vtrace", "-o", "u.parquet"]);
+    assert!(at.join("u.parquet").metadata().expect("it was written").len() > 1000);
+}
+
+#[test]
+fn a_list_of_pages_is_imported() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    std::fs::write(at.join("list"), "# textbook\n7\n0x0 w\n1 r\n2\n0\n").expect("room");
+    ok(at, &["import", "--from", "pages", "list", "-o", "list.vtrace"]);
+    let report: Value =
+        serde_json::from_str(&ok(at, &["replay", "list.vtrace", "--format", "json"]))
+            .expect("replay prints JSON");
+    // Three pages are only read and share the zero frame; one is written.
+    assert_eq!(report["faults"]["by_kind"]["zero_page"], 3);
+    assert_eq!(report["faults"]["by_kind"]["zero_fill"], 1);
+}
+
+#[test]
+fn what_cannot_be_done_is_said_in_one_line() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    std::fs::write(at.join("noise"), "this is no trace at all, only text\n").expect("room");
+    std::fs::write(at.join("list"), "1\nseven\n").expect("room");
+    ok(at, &["generate", "sequential", "-o", "s.vtrace", "--pages", "10", "--references", "20"]);
+    refused(at, &["replay", "missing.vtrace"], 1, &["missing.vtrace"]);
+    refused(at, &["replay", "noise"], 1, &["noise"]);
+    refused(at, &["info", "noise"], 1, &["noise"]);
+    refused(at, &["import", "--from", "pages", "list", "-o", "l"], 1, &["list", "line 2"]);
+    refused(at, &["replay", "s.vtrace", "--policy", "best"], 1, &["best", "clock", "lru"]);
+    refused(at, &["replay", "s.vtrace", "--memory", "1k"], 1, &["too little"]);
+    refused(at, &["replay", "s.vtrace", "--memory", "2T"], 1, &["1 TiB"]);
+    refused(at, &["replay", "s.vtrace", "--machine", "abacus"], 1, &["abacus", "x86-64-server"]);
+    refused(at, &["replay", "s.vtrace", "--memory", "lots"], 2, &["lots"]);
+    refused(at, &["replay", "s.vtrace", "--swap", "tape"], 2, &["tape", "nvme"]);
+    refused(at, &["export", "s.vtrace", "-o", "s.xlsx"], 1, &["s.xlsx", ".parquet"]);
+    refused(at, &["dance"], 2, &["dance"]);
+    assert!(!at.join("l").exists(), "a refused import leaves nothing behind");
+}
+
+#[test]
+fn running_out_of_memory_is_a_report_and_not_a_failure() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    let generate = ["generate", "sequential", "-o", "s.vtrace", "--pages", "500"];
+    ok(at, &[&generate[..], &["--references", "1000", "--write-share", "1"]].concat());
+    let arguments =
+        ["replay", "s.vtrace", "--frames", "100", "--swap", "none", "--format", "json"];
+    let report: Value = serde_json::from_str(&ok(at, &arguments)).expect("replay prints JSON");
+    assert_eq!(report["oom_kills"].as_array().map(Vec::len), Some(1));
+    assert_eq!(report["processes"][0]["exit"], "out of memory");
+}
+
+#[test]
+fn a_filtered_recording_warns_below_the_memory_it_holds_for() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let trace = shipped("sort.vtrace");
+    let trace = trace.to_str().expect("the path is text");
+    let output = vellum(directory.path(), &["replay", trace, "--frames", "128"]);
+    assert!(output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("256 frames") && stderr.contains("--exact"), "{stderr}");
+}
+
+#[test]
+fn help_completions_and_manual_pages_are_made() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    assert!(ok(at, &["--help"]).contains("vellum record -o sort.vtrace"));
+    for command in ["record", "info", "replay", "import", "generate", "export", "policies"] {
+        assert!(ok(at, &[command, "--help"]).contains("Usage"), "{command}");
+    }
+    assert!(ok(at, &["completions", "bash"]).contains("_vellum"));
+    ok(at, &["man", "man1"]);
+    assert!(at.join("man1/vellum-replay.1").exists());
+    assert!(ok(at, &["policies"]).contains("Corbat"));
+}

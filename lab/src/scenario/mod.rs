@@ -1,0 +1,99 @@
+//! Scenarios: a script of what processes do, and the log of what the memory manager must do then.
+//!
+//! ```text
+//! # cow.scn: a forked page is copied once, and the last owner keeps the original
+//! frames 64
+//! a: mmap 0x10000 1 rw private
+//! a: write 0x10000     => zero-fill f0
+//! a: fork b
+//! b: write 0x10000     => copy f0 f1
+//! a: write 0x10000     => reuse f0
+//! check no-leaks
+//! ```
+//!
+//! One statement a line; `#` begins a line of comment, and an indented line continues the one above.
+//! After `=>` stands everything that the statement makes happen, in order, with commas. The log is
+//! exact: where none stands, nothing may happen. Addresses are in bytes, lengths in pages, both
+//! decimal or, after `0x`, hexadecimal.
+//!
+//! # The machine
+//!
+//! Settings come first: `frames N` (64), `swap SLOTS [page-cluster N]` (none; 0), `policy NAME` (clock),
+//! `fault-around PAGES` (16), `read-ahead PAGES` (32).
+//!
+//! # Statements
+//!
+//! | statement | what it does |
+//! |---|---|
+//! | `file NAME PAGES [cold\|warm]` | makes a file on a disk; a warm one is in the cache at first use |
+//! | `memory NAME PAGES` | makes a shared memory object |
+//! | `fread NAME PAGE`, `fwrite NAME PAGE` | `read` or `write` of one whole page |
+//! | `sync NAME` | `fsync`: dirty pages are written |
+//! | `truncate NAME PAGES` | sets the length |
+//! | `forget NAME` | `unlink`: nothing is kept once the last mapping is gone |
+//! | `reclaim N` | evicts N pages in the policy's order |
+//! | `pressure` | background reclaim, up to the high watermark |
+//! | `hold` | disks leave requests alone from now on, and the log names them `r0`, `r1`, … |
+//! | `complete rN` | a disk performs this request; who waits for it goes on |
+//! | `complete` | disks perform all requests, and later ones at once again |
+//! | `check no-leaks` | audits all records; without processes, only caches of files may be left |
+//! | `check resident P N` | process P has N pages in frames |
+//!
+//! A process begins with its first statement, in an address space of its own:
+//!
+//! | statement | |
+//! |---|---|
+//! | `P: mmap ADDR\|any N RIGHTS private\|shared …` | then `file NAME PAGE`, `growsdown`, `noreserve`, `locked`, `fixed` |
+//! | `P: munmap ADDR N` | |
+//! | `P: mremap ADDR N NEW [maymove\|to ADDR]` | |
+//! | `P: mprotect ADDR N RIGHTS` | `none` or some of `rwx` |
+//! | `P: brk ADDR` | |
+//! | `P: madvise ADDR N WHAT` | `normal`, `random`, `sequential`, `willneed`, `dontneed`, `free`, `cold`, `pageout`, `dontfork`, `wipeonfork` |
+//! | `P: mlock ADDR N`, `P: munlock ADDR N` | |
+//! | `P: read\|write\|exec ADDR [N]` | uses N pages, one after the other, until a signal |
+//! | `P: fork Q` | |
+//! | `P: vfork Q` | Q shares the space of P, which waits for the `exec` or `exit` of Q |
+//! | `P: exec` | runs another program: a new space |
+//! | `P: exit` | |
+//!
+//! # The log
+//!
+//! | item | what happened |
+//! |---|---|
+//! | `zero-page` | a read of untouched memory maps the frame of zeros |
+//! | `zero-fill F` | a write to it gets a zeroed frame |
+//! | `file-map F [around N]` | a page of a file is mapped, and N neighbours |
+//! | `swap-in S F` | a page is back from its slot |
+//! | `copy F G` | the writer of F gets the copy G |
+//! | `reuse F` | the writer is alone and keeps F |
+//! | `make-dirty F` | first write to a clean page of a shared file |
+//! | `spurious`, `stack-grown` | nothing was needed; a stack grew first |
+//! | `read WHERE F`, `write WHERE F` | a disk request: slots, or a file and its pages |
+//! | `evict F swap S`, `evict F file NAME PAGE`, `evict F nowhere` | who kept it |
+//! | `free F` | a frame with contents is free |
+//! | `wait R`, `done R` | with held disks |
+//! | `SIGSEGV unmapped`, `SIGSEGV forbidden`, `SIGBUS beyond-file`, `SIGBUS io`, `out-of-memory` | the access is given up, and the process lives on |
+//! | `refused WHY` | `invalid`, `occupied`, `no-room`, `too-many`, `no-memory`, `hole` |
+//! | `at ADDR` | where `mmap any` or `mremap … maymove` has put the pages |
+//! | `exhausted` | background reclaim found nothing more to evict |
+//!
+//! ` major` follows the item of a fault that waited for a read of its own. Frames, slots and requests
+//! are numbered by their first appearance; a frame that is freed and comes back keeps its number.
+//!
+//! A [`Script`] knows nothing of where it runs: a [`World`] does what it says. [`run`] takes a
+//! simulated machine; a kernel must fill the same log.
+
+mod call;
+mod log;
+mod parse;
+mod run;
+mod script;
+mod sim;
+mod task;
+mod words;
+
+pub use self::log::Log;
+pub use self::parse::ParseError;
+pub use self::run::{Mismatch, World, bless, run, run_in};
+pub use self::script::{Action, Call, MapCall, Script, Step};
+pub use self::sim::SimWorld;

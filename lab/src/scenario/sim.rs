@@ -1,0 +1,344 @@
+//! The world of the lab: a simulated machine with one processor.
+//!
+//! A disk performs each request as soon as the call that made it returns, unless the script holds
+//! it. Nothing happens behind the script's back: no background reclaim, no periodic write-back, no
+//! killing. The processor's TLB is empty at the start of each step, so that a log never depends on
+//! which translations a processor happens to remember.
+
+use std::collections::VecDeque;
+
+use vellum_machine::middleware::Logged;
+use vellum_machine::profile::Profile;
+use vellum_machine::ram::Ram;
+use vellum_machine::sim::Sim;
+use vellum_mm::Vm;
+use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES};
+use vellum_mm::check::check_invariants;
+use vellum_mm::event::Event;
+use vellum_mm::fault::{Cause, Violation};
+use vellum_mm::frames::table::Kind;
+use vellum_mm::machine::{At, Tlb};
+use vellum_mm::objects::io::{IoOutcome, Request, RequestId};
+use vellum_mm::reclaim::Background;
+use vellum_mm::spaces::AddressSpace;
+use vellum_mm::spaces::layout::Layout;
+use vellum_mm::spaces::map::Refused;
+use vellum_mm::spaces::vma::Backing;
+use vellum_mm::vm::Census;
+
+use super::log::Log;
+use super::run::World;
+use super::script::{Action, Script};
+use super::task::Task;
+
+/// The only processor, at the only moment: scenarios know no time.
+pub(super) const AT: At = At { now: 0, cpu: 0 };
+
+/// A machine, its memory manager, and the processes of a script.
+pub struct SimWorld<'a> {
+    pub(super) script: &'a Script,
+    pub(super) machine: Logged<Sim>,
+    pub(super) vm: Vm,
+    /// What was used for what when nothing had happened yet.
+    boot: Census,
+    /// By the file's number in the script; `None` before it is made and after it is forgotten.
+    pub(super) files: Vec<Option<FileRef>>,
+    /// Shared memory without a name.
+    pub(super) nameless: Vec<FileRef>,
+    pub(super) spaces: Vec<Space>,
+    /// By the process's number in the script: its space.
+    pub(super) processes: Vec<Option<usize>>,
+    /// What waits for a request, in order of arrival.
+    pub(super) waiting: Vec<(RequestId, Task)>,
+    /// Requests that the disks have and have not performed.
+    pending: VecDeque<Request>,
+    pub(super) held: bool,
+}
+
+/// An address space and how many processes run in it.
+pub(super) struct Space {
+    pub(super) space: Option<AddressSpace>,
+    pub(super) users: u32,
+}
+
+impl<'a> SimWorld<'a> {
+    /// The machine that `script` describes.
+    ///
+    /// # Errors
+    /// If there can be none.
+    pub fn boot(script: &'a Script) -> Result<SimWorld<'a>, String> {
+        let ram = Ram::with_contents(script.config.frames).map_err(|error| error.to_string())?;
+        let machine = Logged::new(Sim::new(&Profile::default(), 1, ram));
+        let vm = Vm::new(&script.config, &machine);
+        let vm = vm.map_err(|error| format!("the machine does not boot: {error:?}"))?;
+        machine.take();
+        let boot = vm.census();
+        Ok(SimWorld {
+            script,
+            machine,
+            vm,
+            boot,
+            files: vec![None; script.files.len()],
+            nameless: Vec::new(),
+            spaces: Vec::new(),
+            processes: vec![None; script.processes.len()],
+            waiting: Vec::new(),
+            pending: VecDeque::new(),
+            held: false,
+        })
+    }
+
+    /// Logs what the core has done since this was last called, and hands its requests to the disks.
+    pub(super) fn note(&mut self, log: &mut Log) {
+        let mut requests = VecDeque::new();
+        while let Some(request) = self.vm.next_request() {
+            requests.push_back(request);
+        }
+        let mut logged = requests.iter();
+        for event in self.machine.take_events() {
+            if let Event::Io { target, write, .. } = event {
+                let request = logged.next().expect("every request has an event");
+                assert_eq!(request.target, target, "requests and their events have one order");
+                log.io(request, write, self.held);
+            } else {
+                log.event(&event);
+            }
+        }
+        assert!(logged.next().is_none(), "every request is reported by an event");
+        self.pending.append(&mut requests);
+        // Frames that no event has named, such as those that were only mapped around a fault.
+        let table = &self.vm.store().frames.table;
+        for frame in (0..table.count() as u32).map(Frame) {
+            if matches!(table.peek(frame).kind(), Kind::Anon | Kind::File) {
+                log.holds_contents(frame);
+            }
+        }
+    }
+
+    /// Notes, and lets the disks work unless they are held. Gives the number of requests performed.
+    pub(super) fn settle(&mut self, log: &mut Log) -> usize {
+        self.note(log);
+        let mut count = 0;
+        while !self.held
+            && let Some(request) = self.pending.pop_front()
+        {
+            self.vm.completed(AT, &self.machine, request.id, IoOutcome::Done);
+            self.note(log);
+            count += 1;
+        }
+        count
+    }
+
+    fn complete(&mut self, which: Option<u32>, log: &mut Log) -> Result<(), String> {
+        let Some(number) = which else {
+            // Ends: once nothing is held, what goes on is performed at once.
+            while let Some(request) = self.pending.pop_front() {
+                self.perform(&request, log)?;
+            }
+            self.held = false;
+            return Ok(());
+        };
+        let place = log
+            .request_named(number)
+            .and_then(|id| self.pending.iter().position(|request| request.id == id));
+        let request = place.and_then(|place| self.pending.remove(place));
+        let request = request.ok_or_else(|| format!("r{number} is not under way"))?;
+        self.perform(&request, log)
+    }
+
+    /// Performs a held request, and lets go on what waits for it.
+    fn perform(&mut self, request: &Request, log: &mut Log) -> Result<(), String> {
+        log.done(request.id);
+        self.vm.completed(AT, &self.machine, request.id, IoOutcome::Done);
+        self.note(log);
+        let (woken, rest) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(id, _)| *id == request.id);
+        self.waiting = rest;
+        let woken: Vec<(RequestId, Task)> = woken;
+        for (_, task) in woken {
+            let name = task.process().map(|process| self.script.processes[process].as_str());
+            log.speak_as(name);
+            self.go_on(task, log)?;
+            log.speak_as(None);
+        }
+        Ok(())
+    }
+
+    /// The number of the space of a process, which is made if it has none yet.
+    pub(super) fn space_of(&mut self, process: usize) -> Result<usize, String> {
+        if let Some(space) = self.processes[process] {
+            return Ok(space);
+        }
+        let space = self.vm.new_space(AT, &self.machine, Layout::default());
+        let space = space.map_err(|_| "no memory for a new process".to_owned())?;
+        Ok(self.settle_in(process, space))
+    }
+
+    /// Gives `process` a space of its own.
+    pub(super) fn settle_in(&mut self, process: usize, space: AddressSpace) -> usize {
+        self.spaces.push(Space { space: Some(space), users: 1 });
+        self.processes[process] = Some(self.spaces.len() - 1);
+        self.spaces.len() - 1
+    }
+
+    /// Takes `process` out of its space, which ends with its last process.
+    pub(super) fn leave(&mut self, process: usize) {
+        let Some(space) = self.processes[process].take() else { return };
+        let slot = &mut self.spaces[space];
+        slot.users -= 1;
+        if slot.users == 0
+            && let Some(space) = slot.space.take()
+        {
+            self.vm.destroy(AT, &self.machine, space);
+        }
+        self.forget_unmapped();
+    }
+
+    /// Shared memory without a name ends with its last mapping.
+    pub(super) fn forget_unmapped(&mut self) {
+        let spaces = &self.spaces;
+        let is_mapped = |file: FileRef| {
+            let mut areas = spaces
+                .iter()
+                .filter_map(|slot| slot.space.as_ref())
+                .flat_map(|space| space.areas().iter());
+            areas.any(|area| matches!(area.backing, Backing::File { file: of, .. } if of == file))
+        };
+        let (kept, gone) = self.nameless.iter().partition(|&&file| is_mapped(file));
+        self.nameless = kept;
+        let gone: Vec<FileRef> = gone;
+        for file in gone {
+            self.vm.forget(AT, &self.machine, file);
+        }
+    }
+
+    fn file(&self, file: usize) -> FileRef {
+        self.files[file].expect("the parser knows which files exist")
+    }
+
+    fn pressure(&mut self, log: &mut Log) {
+        // Ends: each turn performs requests, after which more frames are free.
+        loop {
+            let end = self.vm.background(AT, &self.machine);
+            let performed = self.settle(log);
+            match end {
+                Background::Writing if performed > 0 => {}
+                Background::Exhausted => return log.say("exhausted"),
+                Background::Enough | Background::Writing => return,
+            }
+        }
+    }
+
+    fn check_no_leaks(&self) -> Result<(), String> {
+        let spaces: Vec<_> = self.spaces.iter().filter_map(|slot| slot.space.as_ref()).collect();
+        check_invariants(&self.vm, &self.machine, &spaces);
+        let (census, frames) = (self.vm.census(), u64::from(self.script.config.frames));
+        if census.free + census.used() != frames {
+            return Err(format!("{frames} frames, but {census:?}"));
+        }
+        if !spaces.is_empty() {
+            return Ok(());
+        }
+        // Files stay cached when nobody uses them, and their index with them.
+        let cached = self.files.iter().any(Option::is_some);
+        let (file, words) = if cached { (census.file, census.words) } else { (0, 0) };
+        let expected = Census { free: self.boot.free - file - words, file, words, ..self.boot };
+        if census != expected {
+            return Err(format!("no process is left, but {census:?}"));
+        }
+        let slots = self.vm.store().swap.used();
+        if !cached && slots > 0 {
+            return Err(format!("nothing is left, but {slots} slots are used"));
+        }
+        Ok(())
+    }
+
+    fn check_resident(&self, process: usize, pages: u64) -> Result<(), String> {
+        let space = self.processes[process].and_then(|space| self.spaces[space].space.as_ref());
+        let resident = space.map_or(0, |space| space.resident(self.vm.store()).pages());
+        if resident == pages { Ok(()) } else { Err(format!("{resident} resident pages")) }
+    }
+}
+
+impl World for SimWorld<'_> {
+    fn act(&mut self, action: &Action, log: &mut Log) -> Result<(), String> {
+        for slot in &self.spaces {
+            if let Some(space) = &slot.space {
+                self.machine.machine().invalidate_space(space.id());
+            }
+        }
+        match *action {
+            Action::NewFile { file, pages, medium, warmth } => {
+                let made = self.vm.add_file(pages * PAGE_BYTES, medium, warmth);
+                let made = made.map_err(|error| format!("refused: {error:?}"))?;
+                log.name_file(made, &self.script.files[file]);
+                self.files[file] = Some(made);
+            }
+            Action::Process(process, ref call) => self.call(process, call, log)?,
+            Action::ReadFile(file, index) => {
+                let file = self.file(file);
+                self.go_on(Task::ReadFile { file, index }, log)?;
+            }
+            Action::WriteFile(file, index) => {
+                let file = self.file(file);
+                self.go_on(Task::WriteFile { file, index }, log)?;
+            }
+            Action::Sync(file) => {
+                let file = self.file(file);
+                // Ends: each turn performs requests, and fewer dirty pages are left.
+                loop {
+                    let range = 0..u64::MAX;
+                    let written = self.vm.write_back(AT, &self.machine, file, range, u64::MAX);
+                    if self.settle(log) == 0 || !written.more {
+                        break;
+                    }
+                }
+            }
+            Action::Truncate(file, pages) => {
+                let (file, bytes) = (self.file(file), pages * PAGE_BYTES);
+                let cut = self.vm.truncate(AT, &self.machine, file, bytes);
+                cut.map_err(|error| format!("refused: {error:?}"))?;
+            }
+            Action::Forget(file) => {
+                let object = self.file(file);
+                self.files[file] = None;
+                // Mapped, it lives on without a name until its last mapping goes.
+                self.nameless.push(object);
+                self.forget_unmapped();
+            }
+            Action::Reclaim(count) => {
+                self.vm.reclaim(AT, &self.machine, count);
+            }
+            Action::Pressure => self.pressure(log),
+            Action::Hold => self.held = true,
+            Action::Complete(which) => self.complete(which, log)?,
+            Action::CheckNoLeaks => self.check_no_leaks()?,
+            Action::CheckResident(process, pages) => self.check_resident(process, pages)?,
+        }
+        self.settle(log);
+        Ok(())
+    }
+}
+
+/// How the log calls a refusal.
+pub(super) fn refusal(refused: Refused) -> &'static str {
+    match refused {
+        Refused::Invalid => "refused invalid",
+        Refused::Occupied(_) => "refused occupied",
+        Refused::NoRoom => "refused no-room",
+        Refused::TooMany => "refused too-many",
+        Refused::NoMemory => "refused no-memory",
+        Refused::Hole(_) => "refused hole",
+    }
+}
+
+/// How the log calls what a process gets instead of the page.
+pub(super) fn signal(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Violation(Violation::Unmapped) => "SIGSEGV unmapped",
+        Cause::Violation(Violation::Forbidden) => "SIGSEGV forbidden",
+        Cause::Violation(Violation::BeyondFile) => "SIGBUS beyond-file",
+        Cause::Io => "SIGBUS io",
+        Cause::OutOfMemory => "out-of-memory",
+    }
+}
