@@ -51,7 +51,7 @@ fn a_generated_trace_is_described_replayed_and_exported() {
     assert!(report["faults"]["major"].as_u64() > Some(1000), "500 pages do not fit 200 frames");
     assert_eq!(ok(at, &arguments), ok(at, &arguments), "the same input gives the same bytes");
     let csv = ok(at, &["export", "u.vtrace", "-o", "-"]);
-    assert_eq!(csv.lines().count(), 1 + 20_000 + 3, "a header, the accesses, and three calls");
+    assert_eq!(csv.lines().count(), 1 + 20_000 + 4, "a header, the accesses, and four calls");
     ok(at, &["export", "u.vtrace", "-o", "u.parquet"]);
     assert!(at.join("u.parquet").metadata().expect("it was written").len() > 1000);
 }
@@ -98,8 +98,7 @@ fn running_out_of_memory_is_a_report_and_not_a_failure() {
     let at = directory.path();
     let generate = ["generate", "sequential", "-o", "s.vtrace", "--pages", "500"];
     ok(at, &[&generate[..], &["--references", "1000", "--write-share", "1"]].concat());
-    let arguments =
-        ["replay", "s.vtrace", "--frames", "100", "--swap", "none", "--format", "json"];
+    let arguments = ["replay", "s.vtrace", "--frames", "100", "--swap", "none", "--format", "json"];
     let report: Value = serde_json::from_str(&ok(at, &arguments)).expect("replay prints JSON");
     assert_eq!(report["oom_kills"].as_array().map(Vec::len), Some(1));
     assert_eq!(report["processes"][0]["exit"], "out of memory");

@@ -6,7 +6,7 @@
 //! `vellum replay` of such a trace.
 
 use std::hint::black_box;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
@@ -18,6 +18,12 @@ use vellum_trace::event::{Access, Area, Call, Event, Exit, Kind, Meta, Role};
 use vellum_trace::{Notes, Writer};
 
 const FIRST_PAGE: u64 = 0x10000;
+/// More pages than the second-level TLB has entries.
+const RESIDENT_PAGES: u64 = 16384;
+const EVENTS: u64 = 4_000_000;
+const FRESH_PAGES: u64 = 1_000_000;
+const CYCLE_PAGES: u64 = 40_000;
+const ROUNDS: u64 = 20;
 
 /// Writes a trace of one process with one area of `pages` pages and these accesses.
 fn trace(
@@ -28,18 +34,12 @@ fn trace(
 ) -> PathBuf {
     let path = directory.path().join(name);
     let mut writer = Writer::create(&path, &Meta::new("bench")).expect("the directory is writable");
-    let mut call = |writer: &mut Writer<_>, call| {
+    let call = |writer: &mut Writer<_>, call| {
         writer.push(&Event::Call(Box::new(call))).expect("there is room on the disk");
     };
     call(&mut writer, Call::Start { thread: 0, process: 0, pid: 1 });
-    let area = Area {
-        page: FIRST_PAGE,
-        pages,
-        prot: 3,
-        shared: false,
-        file: None,
-        role: Role::Other,
-    };
+    let area =
+        Area { page: FIRST_PAGE, pages, prot: 3, shared: false, file: None, role: Role::Other };
     let exec = Call::Exec {
         thread: 0,
         process: 0,
@@ -59,22 +59,20 @@ fn trace(
     path
 }
 
-fn replay(experiment: &Experiment, path: &PathBuf) -> u64 {
+fn replay(experiment: &Experiment, path: &Path) -> u64 {
     let report = experiment.run(path, |_| {}).expect("the trace is sound");
     report.faults.minor + report.faults.major
 }
 
 fn resident(c: &mut Criterion) {
     let directory = TempDir::new().expect("there is a temporary directory");
-    const PAGES: u64 = 16384;
-    const EVENTS: u64 = 4_000_000;
     let mut random = Pcg64::seed_from_u64(1);
     // A hot page, which every TLB holds, then one of 16,384, which hardly any does.
     let accesses = (0..EVENTS).map(|i| {
-        let page = if i % 2 == 0 { 0 } else { random.random_range(0..PAGES) };
+        let page = if i % 2 == 0 { 0 } else { random.random_range(0..RESIDENT_PAGES) };
         (page, Kind::Store)
     });
-    let path = trace(&directory, "resident", PAGES, accesses);
+    let path = trace(&directory, "resident", RESIDENT_PAGES, accesses);
     let experiment = Experiment { cpus: Some(1), ..Experiment::default() };
     let mut group = c.benchmark_group("replay");
     group.sample_size(10).throughput(Throughput::Elements(EVENTS));
@@ -86,11 +84,11 @@ fn resident(c: &mut Criterion) {
 
 fn minor_fault(c: &mut Criterion) {
     let directory = TempDir::new().expect("there is a temporary directory");
-    const PAGES: u64 = 1_000_000;
-    let path = trace(&directory, "fresh", PAGES, (0..PAGES).map(|page| (page, Kind::Store)));
+    let path =
+        trace(&directory, "fresh", FRESH_PAGES, (0..FRESH_PAGES).map(|page| (page, Kind::Store)));
     let experiment = Experiment { cpus: Some(1), ..Experiment::default() };
     let mut group = c.benchmark_group("replay");
-    group.sample_size(10).throughput(Throughput::Elements(PAGES));
+    group.sample_size(10).throughput(Throughput::Elements(FRESH_PAGES));
     group.bench_function("minor fault: zero-fill, map, and free at exit", |b| {
         b.iter(|| black_box(replay(&experiment, &path)));
     });
@@ -99,13 +97,11 @@ fn minor_fault(c: &mut Criterion) {
 
 fn eviction(c: &mut Criterion) {
     let directory = TempDir::new().expect("there is a temporary directory");
-    const PAGES: u64 = 40_000;
-    const ROUNDS: u64 = 20;
-    let accesses = (0..PAGES * ROUNDS).map(|i| (i % PAGES, Kind::Store));
-    let path = trace(&directory, "cyclic", PAGES, accesses);
+    let accesses = (0..CYCLE_PAGES * ROUNDS).map(|i| (i % CYCLE_PAGES, Kind::Store));
+    let path = trace(&directory, "cyclic", CYCLE_PAGES, accesses);
     let mut group = c.benchmark_group("replay");
     // All but the first round fault, evict, write and read.
-    group.sample_size(10).throughput(Throughput::Elements(PAGES * (ROUNDS - 1)));
+    group.sample_size(10).throughput(Throughput::Elements(CYCLE_PAGES * (ROUNDS - 1)));
     for (name, disk) in [("zram", DiskKind::Zram), ("nvme", DiskKind::Nvme)] {
         let experiment = Experiment {
             cpus: Some(1),
@@ -115,7 +111,8 @@ fn eviction(c: &mut Criterion) {
             ..Experiment::default()
         };
         let id = BenchmarkId::new("eviction, swap-out and swap-in", name);
-        group.bench_with_input(id, &path, |b, path| b.iter(|| black_box(replay(&experiment, path))));
+        group
+            .bench_with_input(id, &path, |b, path| b.iter(|| black_box(replay(&experiment, path))));
     }
     group.finish();
 }

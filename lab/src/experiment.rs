@@ -67,7 +67,7 @@ pub struct Experiment {
 }
 
 impl Default for Experiment {
-    /// Unlimited memory, Clock, swap on NVMe, files cached, one processor of the default profile.
+    /// Unlimited memory, Clock, swap on flash, files cached, one processor of the default profile.
     fn default() -> Experiment {
         Experiment {
             memory: Memory::Unlimited,
@@ -129,11 +129,7 @@ pub struct Progress {
 
 impl Experiment {
     /// Replays the trace in `path`. `progress` is called from time to time.
-    pub fn run(
-        &self,
-        path: &Path,
-        mut progress: impl FnMut(Progress),
-    ) -> Result<Report, LabError> {
+    pub fn run(&self, path: &Path, mut progress: impl FnMut(Progress)) -> Result<Report, LabError> {
         let mut reader = Reader::open(path)?;
         reader.make_lenient();
         let meta = reader.meta().clone();
@@ -145,7 +141,7 @@ impl Experiment {
         let events_total = summary.as_ref().map(|s| s.events);
         replay.run(&mut reader, |events| progress(Progress { events, events_total }))?;
         let mut warnings: Vec<String> = reader.warnings().to_vec();
-        warnings.extend(self.doubts(&meta, frames));
+        warnings.extend(Self::doubts(&meta, frames));
         let trace = TraceReport::new(path, &meta, summary.as_ref(), replay.events());
         let machine = MachineReport {
             memory_bytes: u64::from(frames) * PAGE_BYTES,
@@ -163,7 +159,7 @@ impl Experiment {
     }
 
     /// What makes the answer doubtful.
-    fn doubts(&self, meta: &Meta, frames: u32) -> Option<String> {
+    fn doubts(meta: &Meta, frames: u32) -> Option<String> {
         let filter = meta.filter?;
         (u64::from(frames) < filter.frames_min).then(|| {
             format!(

@@ -231,7 +231,7 @@ impl fmt::Display for Grouped {
         let digits = self.0.to_string();
         let mut text = String::with_capacity(digits.len() * 4 / 3);
         for (i, digit) in digits.chars().enumerate() {
-            if i > 0 && (digits.len() - i) % 3 == 0 {
+            if i > 0 && (digits.len() - i).is_multiple_of(3) {
                 text.push(',');
             }
             text.push(digit);
@@ -285,7 +285,12 @@ impl fmt::Display for Report {
             machine.seed
         )?;
         writeln!(f)?;
-        writeln!(f, "faults {:>14} minor {:>12} major", Grouped(faults.minor), Grouped(faults.major))?;
+        writeln!(
+            f,
+            "faults {:>14} minor {:>12} major",
+            Grouped(faults.minor),
+            Grouped(faults.major)
+        )?;
         write_kinds(f, &faults.by_kind)?;
         writeln!(
             f,

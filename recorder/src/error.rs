@@ -40,7 +40,7 @@ pub enum RecordError {
     },
     /// The plugin's library was not found.
     #[error(
-        "libvellum_recorder.so: not found next to {}; build it with \
+        "libvellum_recorder.so: not found at or beside {}; build it with \
          `cargo build --release -p vellum-recorder`, or name it with VELLUM_PLUGIN",
         .executable.display()
     )]

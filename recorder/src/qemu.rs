@@ -58,7 +58,7 @@ pub(crate) fn find_plugin(wanted: Option<&Path>) -> Result<PathBuf, RecordError>
         wanted.map(Path::to_owned).or_else(|| std::env::var_os("VELLUM_PLUGIN").map(Into::into));
     if let Some(path) = named {
         let found = path.is_file();
-        return found.then_some(path).ok_or(RecordError::PluginMissing { executable });
+        return if found { Ok(path) } else { Err(RecordError::PluginMissing { executable: path }) };
     }
     // The youngest: cargo refreshes the one beside a command only when it builds this crate by
     // name.

@@ -188,7 +188,10 @@ fn what_happens_to_files_is_seen() {
     let id = id.expect("the file was introduced");
     let is = |wanted: &dyn Fn(&Call) -> bool| seen.count(wanted);
     let all = (id, 64 * PAGE);
-    let read = |call: &Call| matches!(call, Call::Read { file, offset: 0, bytes, .. } if (*file, *bytes) == all);
+    let read = |call: &Call| match call {
+        Call::Read { file, offset: 0, bytes, .. } => (*file, *bytes) == all,
+        _ => false,
+    };
     assert_eq!(is(&read), 1);
     let wrote = |call: &Call| {
         matches!(call, Call::Write { file, offset, bytes, .. }

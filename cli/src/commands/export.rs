@@ -18,11 +18,8 @@ pub(crate) fn run(args: &ExportArgs) -> Result<ExitCode> {
     let rows = match ending {
         Some("parquet") => {
             let mut file = output::temporary(&args.output)?;
-            let rows = export::parquet::export(
-                &mut reader,
-                BufWriter::new(file.as_file_mut()),
-                &name,
-            )?;
+            let rows =
+                export::parquet::export(&mut reader, BufWriter::new(file.as_file_mut()), &name)?;
             output::keep(file, &args.output)?;
             rows
         }

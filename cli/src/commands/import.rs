@@ -13,11 +13,8 @@ use vellum_trace::{Notes, Writer};
 use crate::args::ImportArgs;
 
 pub(crate) fn run(args: &ImportArgs) -> Result<ExitCode> {
-    let options = Options {
-        fetches: !args.no_fetches,
-        cloudsuite: args.cloudsuite,
-        ..Options::default()
-    };
+    let options =
+        Options { fetches: !args.no_fetches, cloudsuite: args.cloudsuite, ..Options::default() };
     let summary = if args.input == Path::new("-") {
         let Some(format) = args.from else {
             bail!("standard input has no name to guess its format from: say it with --from");

@@ -91,12 +91,7 @@ fn text(out: &mut dyn Write, info: &Info<'_>) -> Result<()> {
         Grouped(summary.events),
         if million > 0.0 { info.bytes as f64 / million } else { 0.0 }
     )?;
-    writeln!(
-        out,
-        "footprint  {} pages ({})",
-        Grouped(summary.pages),
-        Human(summary.pages * 4096)
-    )?;
+    writeln!(out, "footprint  {} pages ({})", Grouped(summary.pages), Human(summary.pages * 4096))?;
     writeln!(out, "\n{:>8} {:>8}  {:<12} command", "pid", "parent", "exit")?;
     for process in &summary.processes {
         let parent = process.parent.and_then(|id| summary.processes.get(id as usize));

@@ -43,7 +43,8 @@ pub(crate) fn run(args: RecordArgs) -> Result<ExitCode> {
     let _ = watcher.join();
     let recorded = recorded?;
     report(&output, &recorded);
-    Ok(ExitCode::from(recorded.exit as u8))
+    // As shells do: what does not fit a byte keeps its low eight bits.
+    Ok(ExitCode::from((recorded.exit & 0xff) as u8))
 }
 
 fn default_output(command: &std::ffi::OsStr) -> PathBuf {

@@ -102,8 +102,7 @@ impl Replay<'_> {
             Call::Remap { start, bytes, new_start, new_bytes, .. } => {
                 let old = pages_of(start, bytes);
                 let new = pages_of(new_start, new_bytes);
-                let place =
-                    if new.start == old.start { Move::Never } else { Move::To(new.start) };
+                let place = if new.start == old.start { Move::Never } else { Move::To(new.start) };
                 self.with_space(cpu, space, costs.map_ns, costs.unmap_page_ns, |r, at, s| {
                     r.vm.remap(at, r.sim, s, old, new.count(), place).map(|_| ())
                 });
@@ -141,12 +140,12 @@ impl Replay<'_> {
                 let end = page.saturating_add(pages);
                 self.threads[thread as usize].work = Work::Touch { next: page, end, write };
             }
-            call => self.file_call(cpu, thread, call),
+            call => self.file_call(cpu, thread, &call),
         }
     }
 
-    fn file_call(&mut self, cpu: usize, thread: ThreadId, call: Call) {
-        match call {
+    fn file_call(&mut self, cpu: usize, thread: ThreadId, call: &Call) {
+        match *call {
             Call::Read { file, offset, bytes, .. } => {
                 let Some(&file) = self.files.get(&file) else { return };
                 let next = offset / PAGE_BYTES;

@@ -62,18 +62,14 @@ impl Replay<'_> {
         let ps = work_ps + self.profile.translation_ps(translation);
         clock.now_ps += ps;
         clock.busy_ps += ps;
-        match translation.frame() {
-            Some(frame) => {
-                if self.observed {
-                    self.vm.touch(frame);
-                }
-                Step::Done
-            }
-            None => {
-                self.threads[thread as usize].refused = true;
-                self.begin_work(cpu, thread, Work::Access(access.page, access.kind))
-            }
+        let Some(frame) = translation.frame() else {
+            self.threads[thread as usize].refused = true;
+            return self.begin_work(cpu, thread, Work::Access(access.page, access.kind));
+        };
+        if self.observed {
+            self.vm.touch(frame);
         }
+        Step::Done
     }
 
     /// Starts work that may have to wait.
@@ -171,11 +167,10 @@ impl Replay<'_> {
         self.reclaim_in_background(cpu);
         self.note_peaks();
         match outcome {
-            FileOutcome::Done => Step::Done,
             FileOutcome::Wait(request) => self.wait_for(thread, cpu, request, false),
             FileOutcome::Failed(Cause::OutOfMemory) => self.out_of_memory(cpu),
-            // The simulated disks do not fail.
-            FileOutcome::Failed(_) => Step::Done,
+            // The simulated disks do not fail; a write beyond what a file can hold is passed over.
+            FileOutcome::Done | FileOutcome::Failed(_) => Step::Done,
         }
     }
 
@@ -201,9 +196,7 @@ impl Replay<'_> {
                 if slot.waited { Attempt::Again { own: slot.own } } else { Attempt::First };
             let at = self.at(cpu);
             let outcome = match &mut self.spaces[space].space {
-                Some(space) => {
-                    self.vm.fault(at, self.sim, space, page.address(), wanted, attempt)
-                }
+                Some(space) => self.vm.fault(at, self.sim, space, page.address(), wanted, attempt),
                 None => return Step::Done,
             };
             self.pump(cpu);

@@ -193,10 +193,8 @@ impl super::Replay<'_> {
                 }
                 self.wake_reapers(process, 0);
             }
-            Call::Thread { child, .. } => {
-                if self.threads[child as usize].state != State::Dead {
-                    self.end_thread(child);
-                }
+            Call::Thread { child, .. } if self.threads[child as usize].state != State::Dead => {
+                self.end_thread(child);
             }
             _ => {}
         }

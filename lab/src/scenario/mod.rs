@@ -32,29 +32,29 @@
 //! | `truncate NAME PAGES` | sets the length |
 //! | `forget NAME` | `unlink`: nothing is kept once the last mapping is gone |
 //! | `reclaim N` | evicts N pages in the policy's order |
-//! | `pressure` | background reclaim, up to the high watermark |
+//! | `pressure` | background reclaim, if fewer frames than the low watermark are free |
 //! | `hold` | disks leave requests alone from now on, and the log names them `r0`, `r1`, … |
 //! | `complete rN` | a disk performs this request; who waits for it goes on |
 //! | `complete` | disks perform all requests, and later ones at once again |
-//! | `check no-leaks` | audits all records; without processes, only caches of files may be left |
+//! | `check no-leaks` | if no process is left, only caches of files are |
 //! | `check resident P N` | process P has N pages in frames |
 //!
 //! A process begins with its first statement, in an address space of its own:
 //!
-//! | statement | |
-//! |---|---|
-//! | `P: mmap ADDR\|any N RIGHTS private\|shared …` | then `file NAME PAGE`, `growsdown`, `noreserve`, `locked`, `fixed` |
-//! | `P: munmap ADDR N` | |
-//! | `P: mremap ADDR N NEW [maymove\|to ADDR]` | |
-//! | `P: mprotect ADDR N RIGHTS` | `none` or some of `rwx` |
-//! | `P: brk ADDR` | |
-//! | `P: madvise ADDR N WHAT` | `normal`, `random`, `sequential`, `willneed`, `dontneed`, `free`, `cold`, `pageout`, `dontfork`, `wipeonfork` |
-//! | `P: mlock ADDR N`, `P: munlock ADDR N` | |
-//! | `P: read\|write\|exec ADDR [N]` | uses N pages, one after the other, until a signal |
-//! | `P: fork Q` | |
-//! | `P: vfork Q` | Q shares the space of P, which waits for the `exec` or `exit` of Q |
-//! | `P: exec` | runs another program: a new space |
-//! | `P: exit` | |
+//! ```text
+//! P: mmap ADDR|any N RIGHTS private|shared [file NAME PAGE] [growsdown] [noreserve] [locked] [fixed]
+//! P: munmap ADDR N
+//! P: mremap ADDR N NEW [maymove | to ADDR]
+//! P: mprotect ADDR N RIGHTS                RIGHTS: none, or some of rwx
+//! P: brk ADDR
+//! P: madvise ADDR N normal|random|sequential|willneed|dontneed|free|cold|pageout|dontfork|wipeonfork
+//! P: mlock ADDR N, P: munlock ADDR N
+//! P: read|write|exec ADDR [N]              uses N pages, one after the other, until a signal
+//! P: fork Q
+//! P: vfork Q                               Q shares P's space; P waits for its exec or exit
+//! P: exec                                  runs another program: a new space
+//! P: exit
+//! ```
 //!
 //! # The log
 //!
@@ -69,16 +69,20 @@
 //! | `make-dirty F` | first write to a clean page of a shared file |
 //! | `spurious`, `stack-grown` | nothing was needed; a stack grew first |
 //! | `read WHERE F`, `write WHERE F` | a disk request: slots, or a file and its pages |
-//! | `evict F swap S`, `evict F file NAME PAGE`, `evict F nowhere` | who kept it |
+//! | `evict F swap S`, `… file NAME PAGE`, `… nowhere` | a page lost its frame, and who has it now |
 //! | `free F` | a frame with contents is free |
 //! | `wait R`, `done R` | with held disks |
-//! | `SIGSEGV unmapped`, `SIGSEGV forbidden`, `SIGBUS beyond-file`, `SIGBUS io`, `out-of-memory` | the access is given up, and the process lives on |
+//! | `SIGSEGV unmapped\|forbidden`, `SIGBUS beyond-file\|io` | the access is given up |
+//! | `out-of-memory` | the same; whom to kill is not the script's business |
 //! | `refused WHY` | `invalid`, `occupied`, `no-room`, `too-many`, `no-memory`, `hole` |
 //! | `at ADDR` | where `mmap any` or `mremap … maymove` has put the pages |
 //! | `exhausted` | background reclaim found nothing more to evict |
 //!
-//! ` major` follows the item of a fault that waited for a read of its own. Frames, slots and requests
-//! are numbered by their first appearance; a frame that is freed and comes back keeps its number.
+//! A process that gets a signal lives on, as one that handles it. ` major` follows the item of a fault
+//! that waited for a read of its own. Frames, slots and requests are numbered by their first
+//! appearance; a frame that is freed and comes back keeps its number.
+//!
+//! After each step all records of the memory manager are audited, in every world that can.
 //!
 //! A [`Script`] knows nothing of where it runs: a [`World`] does what it says. [`run`] takes a
 //! simulated machine; a kernel must fill the same log.

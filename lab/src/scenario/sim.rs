@@ -48,6 +48,8 @@ pub struct SimWorld<'a> {
     pub(super) spaces: Vec<Space>,
     /// By the process's number in the script: its space.
     pub(super) processes: Vec<Option<usize>>,
+    /// Processes whose fork was refused.
+    pub(super) unborn: Vec<usize>,
     /// What waits for a request, in order of arrival.
     pub(super) waiting: Vec<(RequestId, Task)>,
     /// Requests that the disks have and have not performed.
@@ -67,7 +69,7 @@ impl<'a> SimWorld<'a> {
     /// # Errors
     /// If there can be none.
     pub fn boot(script: &'a Script) -> Result<SimWorld<'a>, String> {
-        let ram = Ram::with_contents(script.config.frames).map_err(|error| error.to_string())?;
+        let ram = Ram::new(script.config.frames).map_err(|error| error.to_string())?;
         let machine = Logged::new(Sim::new(&Profile::default(), 1, ram));
         let vm = Vm::new(&script.config, &machine);
         let vm = vm.map_err(|error| format!("the machine does not boot: {error:?}"))?;
@@ -82,6 +84,7 @@ impl<'a> SimWorld<'a> {
             nameless: Vec::new(),
             spaces: Vec::new(),
             processes: vec![None; script.processes.len()],
+            unborn: Vec::new(),
             waiting: Vec::new(),
             pending: VecDeque::new(),
             held: false,
@@ -158,7 +161,7 @@ impl<'a> SimWorld<'a> {
         for (_, task) in woken {
             let name = task.process().map(|process| self.script.processes[process].as_str());
             log.speak_as(name);
-            self.go_on(task, log)?;
+            self.go_on(&task, log)?;
             log.speak_as(None);
         }
         Ok(())
@@ -168,6 +171,9 @@ impl<'a> SimWorld<'a> {
     pub(super) fn space_of(&mut self, process: usize) -> Result<usize, String> {
         if let Some(space) = self.processes[process] {
             return Ok(space);
+        }
+        if self.unborn.contains(&process) {
+            return Err(format!("`{}`, whose fork was refused", self.script.processes[process]));
         }
         let space = self.vm.new_space(AT, &self.machine, Layout::default());
         let space = space.map_err(|_| "no memory for a new process".to_owned())?;
@@ -217,6 +223,9 @@ impl<'a> SimWorld<'a> {
     }
 
     fn pressure(&mut self, log: &mut Log) {
+        if !self.vm.wants_background() {
+            return;
+        }
         // Ends: each turn performs requests, after which more frames are free.
         loop {
             let end = self.vm.background(AT, &self.machine);
@@ -229,14 +238,17 @@ impl<'a> SimWorld<'a> {
         }
     }
 
-    fn check_no_leaks(&self) -> Result<(), String> {
+    /// All records must agree after each step, held requests or not.
+    fn audit(&self) {
         let spaces: Vec<_> = self.spaces.iter().filter_map(|slot| slot.space.as_ref()).collect();
         check_invariants(&self.vm, &self.machine, &spaces);
         let (census, frames) = (self.vm.census(), u64::from(self.script.config.frames));
-        if census.free + census.used() != frames {
-            return Err(format!("{frames} frames, but {census:?}"));
-        }
-        if !spaces.is_empty() {
+        assert_eq!(census.free + census.used(), frames, "{census:?}");
+    }
+
+    fn check_no_leaks(&self) -> Result<(), String> {
+        let census = self.vm.census();
+        if self.spaces.iter().any(|slot| slot.space.is_some()) {
             return Ok(());
         }
         // Files stay cached when nobody uses them, and their index with them.
@@ -277,11 +289,11 @@ impl World for SimWorld<'_> {
             Action::Process(process, ref call) => self.call(process, call, log)?,
             Action::ReadFile(file, index) => {
                 let file = self.file(file);
-                self.go_on(Task::ReadFile { file, index }, log)?;
+                self.go_on(&Task::ReadFile { file, index }, log)?;
             }
             Action::WriteFile(file, index) => {
                 let file = self.file(file);
-                self.go_on(Task::WriteFile { file, index }, log)?;
+                self.go_on(&Task::WriteFile { file, index }, log)?;
             }
             Action::Sync(file) => {
                 let file = self.file(file);
@@ -316,6 +328,7 @@ impl World for SimWorld<'_> {
             Action::CheckResident(process, pages) => self.check_resident(process, pages)?,
         }
         self.settle(log);
+        self.audit();
         Ok(())
     }
 }

@@ -65,8 +65,8 @@ enum End {
 
 impl SimWorld<'_> {
     /// Goes on with a task until it ends or must wait.
-    pub(super) fn go_on(&mut self, task: Task, log: &mut Log) -> Result<(), String> {
-        match task {
+    pub(super) fn go_on(&mut self, task: &Task, log: &mut Log) -> Result<(), String> {
+        match *task {
             Task::Access { process, pages, how, own } => {
                 self.access_pages(process, pages, how, own, log)
             }
@@ -248,11 +248,11 @@ impl SimWorld<'_> {
 
     fn fork(&mut self, index: usize, child: usize, log: &mut Log) {
         let parent = self.spaces[index].space.as_mut().expect("its process lives");
-        match self.vm.fork(AT, &self.machine, parent) {
-            Ok(space) => {
-                self.settle_in(child, space);
-            }
-            Err(_) => log.say("refused no-memory"),
+        if let Ok(space) = self.vm.fork(AT, &self.machine, parent) {
+            self.settle_in(child, space);
+        } else {
+            self.unborn.push(child);
+            log.say("refused no-memory");
         }
     }
 

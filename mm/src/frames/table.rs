@@ -303,12 +303,18 @@ impl Locked<'_> {
     }
 
     /// A TLB may still know a translation to the frame: it is not freed until [`unhold`](Self::unhold).
+    ///
+    /// # Panics
+    /// If 4095 flushes hold it: 64 on each of 63 processors.
     pub fn hold(&mut self) {
         assert!(State(self.state).holds() < 0xfff, "{:?} is held by 4095 flushes", self.frame);
         self.state += 1 << HOLDS_SHIFT;
     }
 
     /// One flush is done. Returns whether it was the last that the frame waited for.
+    ///
+    /// # Panics
+    /// If no flush holds it.
     pub fn unhold(&mut self) -> bool {
         let holds = State(self.state).holds();
         assert!(holds > 0, "{:?} is not held", self.frame);

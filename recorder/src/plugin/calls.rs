@@ -123,7 +123,7 @@ pub(crate) fn enter(plugin: &'static Plugin, vcpu: u32, number: i64, arguments: 
             thread.holds_files = true;
         }
         if birth.is_some() || is_removal(number) {
-            thread.ticket = Some(outbox.reserve());
+            thread.ticket = (!outbox.is_muted()).then(|| outbox.reserve());
             registry::expire_filters();
         }
         thread.found = effects::doomed(number, &arguments);

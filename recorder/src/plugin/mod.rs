@@ -37,8 +37,8 @@ use registry::Thread;
 
 /// A slot between `FREE` and `ACTIVE`: taken, but not described yet.
 const CLAIMED: u32 = 3;
-/// Half milliseconds that a thread waits for a slot before it runs unrecorded: the first such thread
-/// of all, and those after it.
+/// Half milliseconds that a thread waits for a slot before it runs unrecorded: the first such
+/// thread of all, and those after it.
 const WAITS: [u32; 2] = [4_000, 10];
 
 /// What an image keeps from its install to its end.

@@ -66,6 +66,11 @@ impl Outbox<'_> {
         self.publish(head + ACCESS_WORDS);
     }
 
+    /// Whether nobody reads what is put here: a ticket would never be used.
+    pub(crate) fn is_muted(self) -> bool {
+        self.slot.control().cold.0.muted.load(Relaxed) != 0
+    }
+
     /// Takes a place in the order of events; [`call_at`](Self::call_at) must follow, at once or
     /// when a system call returns, and nothing of this thread in between.
     pub(crate) fn reserve(self) -> u64 {
@@ -133,7 +138,7 @@ impl Outbox<'_> {
         const NAPS: u32 = 5_000;
         let control = self.slot.control();
         debug_assert!(words <= CALL_WORDS + RECORD_WORDS_MAX);
-        if control.cold.0.muted.load(Relaxed) != 0 {
+        if self.is_muted() {
             return false;
         }
         for nap in 1_u32.. {
