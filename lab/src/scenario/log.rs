@@ -1,14 +1,14 @@
 //! The log of a run, in words and numbers that do not depend on the world it ran in.
 //!
-//! Which frame an allocator hands out, and where a kernel keeps its tables, is not what a scenario is
-//! about. So frames, slots and requests are numbered in the order in which the log first names them,
-//! and frames that hold no contents of programs or files are left out.
+//! Which frame an allocator hands out, and where a kernel keeps its tables, is not what a scenario
+//! is about. So frames, slots and requests are numbered in the order in which the log first names
+//! them, and frames that hold no contents of programs or files are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vellum_mm::addr::{FileRef, Frame, Slot};
 use vellum_mm::event::{Event, Kept, Target};
-use vellum_mm::objects::io::{Request, RequestId};
+use vellum_mm::objects::io::{IoOutcome, Request, RequestId};
 
 /// What happened since the log was last taken, and the names given since the run began.
 #[derive(Default)]
@@ -71,9 +71,11 @@ impl Log {
     }
 
     /// A request that had a name has ended.
-    pub fn done(&mut self, request: RequestId) {
-        if let Some(number) = self.requests.remove(&request) {
-            self.say(&format!("done r{number}"));
+    pub fn ended(&mut self, request: RequestId, outcome: IoOutcome) {
+        let Some(number) = self.requests.remove(&request) else { return };
+        match outcome {
+            IoOutcome::Done => self.say(&format!("done r{number}")),
+            IoOutcome::Failed => self.say(&format!("failed r{number}")),
         }
     }
 

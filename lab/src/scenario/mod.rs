@@ -11,21 +11,21 @@
 //! check no-leaks
 //! ```
 //!
-//! One statement a line; `#` begins a line of comment, and an indented line continues the one above.
+//! One statement a line. `#` begins a line of comment; an indented line continues the one above.
 //! After `=>` stands everything that the statement makes happen, in order, with commas. The log is
 //! exact: where none stands, nothing may happen. Addresses are in bytes, lengths in pages, both
 //! decimal or, after `0x`, hexadecimal.
 //!
 //! # The machine
 //!
-//! Settings come first: `frames N` (64), `swap SLOTS [page-cluster N]` (none; 0), `policy NAME` (clock),
-//! `fault-around PAGES` (16), `read-ahead PAGES` (32).
+//! Settings come first: `frames N` (64), `swap SLOTS [page-cluster N]` (none; 0), `policy NAME`
+//! (clock), `fault-around PAGES` (16), `read-ahead PAGES` (32).
 //!
 //! # Statements
 //!
 //! | statement | what it does |
 //! |---|---|
-//! | `file NAME PAGES [cold\|warm]` | makes a file on a disk; a warm one is in the cache at first use |
+//! | `file NAME PAGES [cold\|warm]` | a file on a disk; a warm one is cached at first use |
 //! | `memory NAME PAGES` | makes a shared memory object |
 //! | `fread NAME PAGE`, `fwrite NAME PAGE` | `read` or `write` of one whole page |
 //! | `sync NAME` | `fsync`: dirty pages are written |
@@ -35,6 +35,7 @@
 //! | `pressure` | background reclaim, if fewer frames than the low watermark are free |
 //! | `hold` | disks leave requests alone from now on, and the log names them `r0`, `r1`, … |
 //! | `complete rN` | a disk performs this request; who waits for it goes on |
+//! | `fail [rN]` | a disk fails at this request, or at all it has; it stays held |
 //! | `complete` | disks perform all requests, and later ones at once again |
 //! | `check no-leaks` | if no process is left, only caches of files are |
 //! | `check resident P N` | process P has N pages in frames |
@@ -42,12 +43,14 @@
 //! A process begins with its first statement, in an address space of its own:
 //!
 //! ```text
-//! P: mmap ADDR|any N RIGHTS private|shared [file NAME PAGE] [growsdown] [noreserve] [locked] [fixed]
+//! P: mmap ADDR|any N RIGHTS private|shared [file NAME PAGE] [FLAG …]
+//!                                          FLAG: growsdown, noreserve, locked or fixed
 //! P: munmap ADDR N
 //! P: mremap ADDR N NEW [maymove | to ADDR]
 //! P: mprotect ADDR N RIGHTS                RIGHTS: none, or some of rwx
 //! P: brk ADDR
-//! P: madvise ADDR N normal|random|sequential|willneed|dontneed|free|cold|pageout|dontfork|wipeonfork
+//! P: madvise ADDR N WHAT                   WHAT: normal, random, sequential, willneed, dontneed,
+//!                                          free, cold, pageout, dontfork or wipeonfork
 //! P: mlock ADDR N, P: munlock ADDR N
 //! P: read|write|exec ADDR [N]              uses N pages, one after the other, until a signal
 //! P: fork Q
@@ -69,17 +72,17 @@
 //! | `make-dirty F` | first write to a clean page of a shared file |
 //! | `spurious`, `stack-grown` | nothing was needed; a stack grew first |
 //! | `read WHERE F`, `write WHERE F` | a disk request: slots, or a file and its pages |
-//! | `evict F swap S`, `… file NAME PAGE`, `… nowhere` | a page lost its frame, and who has it now |
+//! | `evict F swap S`, `… file NAME PAGE`, `… nowhere` | where the page is instead |
 //! | `free F` | a frame with contents is free |
-//! | `wait R`, `done R` | with held disks |
+//! | `wait R`, `done R`, `failed R` | with held disks |
 //! | `SIGSEGV unmapped\|forbidden`, `SIGBUS beyond-file\|io` | the access is given up |
 //! | `out-of-memory` | the same; whom to kill is not the script's business |
 //! | `refused WHY` | `invalid`, `occupied`, `no-room`, `too-many`, `no-memory`, `hole` |
 //! | `at ADDR` | where `mmap any` or `mremap … maymove` has put the pages |
 //! | `exhausted` | background reclaim found nothing more to evict |
 //!
-//! A process that gets a signal lives on, as one that handles it. ` major` follows the item of a fault
-//! that waited for a read of its own. Frames, slots and requests are numbered by their first
+//! A process that gets a signal lives on, as one that handles it. ` major` follows the item of a
+//! fault that waited for a read of its own. Frames, slots and requests are numbered by their first
 //! appearance; a frame that is freed and comes back keeps its number.
 //!
 //! After each step all records of the memory manager are audited, in every world that can.

@@ -189,6 +189,7 @@ impl Reading {
             "pressure" => Action::Pressure,
             "hold" => Action::Hold,
             "complete" => Action::Complete(words.maybe().map(request).transpose()?),
+            "fail" => Action::Fail(words.maybe().map(request).transpose()?),
             "check" => match words.word("`no-leaks` or `resident`")? {
                 "no-leaks" => Action::CheckNoLeaks,
                 "resident" => {

@@ -1,7 +1,7 @@
 //! What a scenario says, once it is read: settings, then steps.
 //!
-//! Files and processes are numbers here, the places of their names in the [`Script`]. Every name that
-//! a step uses is known by then, so a world need not check.
+//! Files and processes are numbers here, the places of their names in the [`Script`]. Every name
+//! that a step uses is known by then, so a world need not check.
 
 use std::ops::Range;
 
@@ -85,6 +85,8 @@ pub enum Action {
     Hold,
     /// The disks perform one request, or all and every later one at once.
     Complete(Option<u32>),
+    /// The disks fail at one request, or at all that they have.
+    Fail(Option<u32>),
     /// All records must agree, and what nobody uses must be free.
     CheckNoLeaks,
     /// A process must have so many resident pages.

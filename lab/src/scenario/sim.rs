@@ -18,7 +18,7 @@ use vellum_mm::event::Event;
 use vellum_mm::fault::{Cause, Violation};
 use vellum_mm::frames::table::Kind;
 use vellum_mm::machine::{At, Tlb};
-use vellum_mm::objects::io::{IoOutcome, Request, RequestId};
+use vellum_mm::objects::io::{Direction, IoOutcome, Request, RequestId};
 use vellum_mm::reclaim::Background;
 use vellum_mm::spaces::AddressSpace;
 use vellum_mm::spaces::layout::Layout;
@@ -132,36 +132,49 @@ impl<'a> SimWorld<'a> {
         count
     }
 
-    fn complete(&mut self, which: Option<u32>, log: &mut Log) -> Result<(), String> {
+    /// Ends one held request, or all until none is left.
+    fn end_requests(
+        &mut self,
+        which: Option<u32>,
+        outcome: IoOutcome,
+        log: &mut Log,
+    ) -> Result<(), String> {
         let Some(number) = which else {
-            // Ends: once nothing is held, what goes on is performed at once.
+            // Ends: what goes on either is done, or gets a signal, or asks for a page further on.
             while let Some(request) = self.pending.pop_front() {
-                self.perform(&request, log)?;
+                self.end_request(&request, outcome, log)?;
             }
-            self.held = false;
             return Ok(());
         };
-        let place = log
-            .request_named(number)
-            .and_then(|id| self.pending.iter().position(|request| request.id == id));
+        let named = |id| self.pending.iter().position(|request| request.id == id);
+        let place = log.request_named(number).and_then(named);
         let request = place.and_then(|place| self.pending.remove(place));
         let request = request.ok_or_else(|| format!("r{number} is not under way"))?;
-        self.perform(&request, log)
+        self.end_request(&request, outcome, log)
     }
 
-    /// Performs a held request, and lets go on what waits for it.
-    fn perform(&mut self, request: &Request, log: &mut Log) -> Result<(), String> {
-        log.done(request.id);
-        self.vm.completed(AT, &self.machine, request.id, IoOutcome::Done);
+    /// Ends a held request. Who waits for it goes on, or gets a signal if it could not be read.
+    fn end_request(
+        &mut self,
+        request: &Request,
+        outcome: IoOutcome,
+        log: &mut Log,
+    ) -> Result<(), String> {
+        log.ended(request.id, outcome);
+        self.vm.completed(AT, &self.machine, request.id, outcome);
         self.note(log);
-        let (woken, rest) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(id, _)| *id == request.id);
+        let waiting = std::mem::take(&mut self.waiting);
+        let (woken, rest): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(id, _)| *id == request.id);
         self.waiting = rest;
-        let woken: Vec<(RequestId, Task)> = woken;
         for (_, task) in woken {
             let name = task.process().map(|process| self.script.processes[process].as_str());
             log.speak_as(name);
-            self.go_on(&task, log)?;
+            if outcome == IoOutcome::Failed && request.direction == Direction::Read {
+                log.say(signal(Cause::Io));
+            } else {
+                self.go_on(&task, log)?;
+            }
             log.speak_as(None);
         }
         Ok(())
@@ -323,7 +336,11 @@ impl World for SimWorld<'_> {
             }
             Action::Pressure => self.pressure(log),
             Action::Hold => self.held = true,
-            Action::Complete(which) => self.complete(which, log)?,
+            Action::Complete(which) => {
+                self.end_requests(which, IoOutcome::Done, log)?;
+                self.held &= which.is_some();
+            }
+            Action::Fail(which) => self.end_requests(which, IoOutcome::Failed, log)?,
             Action::CheckNoLeaks => self.check_no_leaks()?,
             Action::CheckResident(process, pages) => self.check_resident(process, pages)?,
         }
