@@ -1,6 +1,5 @@
 //! `vellum export`.
 
-use std::io::BufWriter;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,13 +15,16 @@ pub(crate) fn run(args: &ExportArgs) -> Result<ExitCode> {
     let name = args.output.display().to_string();
     let ending = args.output.extension().and_then(|ending| ending.to_str());
     let rows = match ending {
+        #[cfg(feature = "parquet")]
         Some("parquet") => {
             let mut file = output::temporary(&args.output)?;
-            let rows =
-                export::parquet::export(&mut reader, BufWriter::new(file.as_file_mut()), &name)?;
+            let out = std::io::BufWriter::new(file.as_file_mut());
+            let rows = export::parquet::export(&mut reader, out, &name)?;
             output::keep(file, &args.output)?;
             rows
         }
+        #[cfg(not(feature = "parquet"))]
+        Some("parquet") => bail!("{name}: this `vellum` was built without Parquet; write .csv"),
         Some("csv") => csv(&mut reader, &args.output, &name)?,
         None if args.output == Path::new("-") => csv(&mut reader, &args.output, "standard output")?,
         _ => bail!("{name}: the ending says the format: .parquet or .csv"),
