@@ -18,7 +18,7 @@ cd "$demo"
 record() {
     name=$1
     shift
-    env -i PATH=/usr/bin:/bin HOME="$demo" TMPDIR="$demo" LC_ALL=C \
+    env -i PATH=/usr/bin:/bin HOME="$demo" TMPDIR="$demo" LC_ALL=C PYTHONHASHSEED=0 \
         ${VELLUM_QEMU:+VELLUM_QEMU="$VELLUM_QEMU"} \
         ${VELLUM_PLUGIN:+VELLUM_PLUGIN="$VELLUM_PLUGIN"} \
         "$vellum" record --output "$traces/$name.vtrace" "$@" >/dev/null

@@ -4,7 +4,7 @@
 //! thousand simulated machines can live in one process beside each other, and a middleware (one that
 //! fails the N-th operation, one that counts) can wrap any of them.
 //!
-//! Knows nothing of: disks (I/O is data, see [`crate::io`]), time (a parameter), CPUs (a number).
+//! Knows nothing of: disks (I/O is data, see [`objects::io`](crate::objects::io)), time (a parameter), CPUs (a number).
 
 use core::sync::atomic::AtomicU64;
 

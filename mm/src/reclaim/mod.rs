@@ -1,6 +1,6 @@
 //! Reclaim: evicts pages so that frames become free.
 //!
-//! An allocation that leaves a zone below its `low` watermark wants [`background`] reclaim, which
+//! An allocation that leaves a zone below its `low` watermark wants [`background`](background()) reclaim, which
 //! evicts until `high`. An allocation that fails, because fewer than `min` are free, reclaims itself
 //! ([`direct`]). Both take their victims from the policy and hand them to [`evict`].
 //!
