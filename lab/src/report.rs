@@ -34,7 +34,8 @@ pub struct Report {
     pub processes: Vec<ProcessReport>,
     /// Processes killed because memory ran out.
     pub oom_kills: Vec<OomKill>,
-    /// What makes the answer doubtful.
+    /// What makes the answer doubtful. Not part of the text form: the command says it on standard
+    /// error.
     pub warnings: Vec<String>,
 }
 
@@ -339,9 +340,6 @@ impl fmt::Display for Report {
                 Human(kill.resident_bytes),
                 Human(kill.swap_bytes)
             )?;
-        }
-        for warning in &self.warnings {
-            writeln!(f, "warning: {warning}")?;
         }
         Ok(())
     }

@@ -40,8 +40,8 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// The words of a command line.
-fn words<const N: usize>(command: [&str; N]) -> Option<Vec<String>> {
-    Some(command.map(str::to_owned).to_vec())
+fn words<const N: usize>(command: [&str; N]) -> Vec<String> {
+    command.map(str::to_owned).to_vec()
 }
 
 /// Numbers that look random and are the same everywhere: a linear congruential generator with
@@ -64,7 +64,7 @@ fn sort(directory: &Path) -> Result<Option<Vec<String>>> {
         writeln!(text, "{:08x} {:06} line", numbers.next(), numbers.next() % 1_000_000)?;
     }
     fs::write(directory.join("lines.txt"), text)?;
-    Ok(find("sort").and(words(["sort", "-o", "sorted.txt", "lines.txt"])))
+    Ok(find("sort").map(|_| words(["sort", "-o", "sorted.txt", "lines.txt"])))
 }
 
 fn python(_: &Path) -> Result<Option<Vec<String>>> {
@@ -79,7 +79,7 @@ fn python(_: &Path) -> Result<Option<Vec<String>>> {
     if !output.status.success() || interpreter.is_empty() {
         return Ok(None);
     }
-    Ok(words([interpreter, "-c", "print(len([i for i in range(10_000_000)]))"]))
+    Ok(Some(words([interpreter, "-c", "print(len([i for i in range(10_000_000)]))"]))
 }
 
 fn gcc(directory: &Path) -> Result<Option<Vec<String>>> {
@@ -102,11 +102,12 @@ double look_up{function}(const struct table{function} *table, unsigned key) {{
         )?;
     }
     fs::write(directory.join("words.c"), source)?;
-    Ok(find("gcc").and(words(["gcc", "-O2", "-c", "words.c", "-o", "words.o"])))
+    Ok(find("gcc").map(|_| words(["gcc", "-O2", "-c", "words.c", "-o", "words.o"])))
 }
 
+#[allow(clippy::unnecessary_wraps)] // all preparations have one type
 fn java(_: &Path) -> Result<Option<Vec<String>>> {
-    Ok(find("java").and(words(["java", "-version"])))
+    Ok(find("java").map(|_| words(["java", "-version"])))
 }
 
 fn git(directory: &Path) -> Result<Option<Vec<String>>> {
@@ -136,13 +137,13 @@ fn git(directory: &Path) -> Result<Option<Vec<String>>> {
         run(&["add", "."])?;
         run(&["commit", "--quiet", "--message", &format!("Commit {commit}")])?;
     }
-    Ok(words(["git", "--no-pager", "log", "--stat"]))
+    Ok(Some(words(["git", "--no-pager", "log", "--stat"])))
 }
 
 fn bash(directory: &Path) -> Result<Option<Vec<String>>> {
     let script = "for i in {1..8}; do ls -l . | wc -l; done\n";
     fs::write(directory.join("children.sh"), script)?;
-    Ok(find("bash").and(words(["bash", "children.sh"])))
+    Ok(find("bash").map(|_| words(["bash", "children.sh"])))
 }
 
 fn sqlite(directory: &Path) -> Result<Option<Vec<String>>> {
@@ -156,7 +157,7 @@ fn sqlite(directory: &Path) -> Result<Option<Vec<String>>> {
     script.push_str("commit;\ncreate index by_value on rows(value, name);\n");
     script.push_str("select value, count(*) from rows group by value order by 2 desc limit 5;\n");
     fs::write(directory.join("rows.sql"), script)?;
-    Ok(find("sqlite3").and(words([
+    Ok(find("sqlite3").map(|_| words([
         "sqlite3",
         "-init",
         "rows.sql",

@@ -85,10 +85,9 @@
 //! fault that waited for a read of its own. Frames, slots and requests are numbered by their first
 //! appearance; a frame that is freed and comes back keeps its number.
 //!
-//! After each step all records of the memory manager are audited, in every world that can.
-//!
 //! A [`Script`] knows nothing of where it runs: a [`World`] does what it says. [`run`] takes a
-//! simulated machine; a kernel must fill the same log.
+//! simulated machine, which audits all records of the memory manager after each step; a kernel must
+//! fill the same log.
 
 mod call;
 mod log;

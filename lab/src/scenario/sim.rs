@@ -140,8 +140,14 @@ impl<'a> SimWorld<'a> {
         log: &mut Log,
     ) -> Result<(), String> {
         let Some(number) = which else {
-            // Ends: what goes on either is done, or gets a signal, or asks for a page further on.
-            while let Some(request) = self.pending.pop_front() {
+            // Ends: failures only those that are here now, since who tries again would fail for
+            // ever; successes bring whoever waits to an end or to a page further on.
+            let mut left =
+                if outcome == IoOutcome::Failed { self.pending.len() } else { usize::MAX };
+            while left > 0
+                && let Some(request) = self.pending.pop_front()
+            {
+                left -= 1;
                 self.end_request(&request, outcome, log)?;
             }
             return Ok(());
