@@ -1,6 +1,6 @@
 //! Builds the command `vellum` and finds what came of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -31,7 +31,9 @@ pub(crate) fn vellum() -> Result<Built> {
             Some("vellum") => vellum = message["executable"].as_str().map(PathBuf::from).or(vellum),
             Some("vellum_recorder" | "vellum-recorder") => {
                 let files = message["filenames"].as_array().into_iter().flatten();
-                let library = files.filter_map(Value::as_str).find(|name| name.ends_with(".so"));
+                let library = files.filter_map(Value::as_str).find(|name| {
+                    Path::new(name).extension().is_some_and(|extension| extension == "so")
+                });
                 plugin = library.map(PathBuf::from).or(plugin);
             }
             _ => {}

@@ -2,8 +2,8 @@
 //!
 //! `truth` asks the Linux kernel of this machine whether replays count faults as it does.
 //!
-//! Exit codes are those of `vellum`: 0 done, 1 a check failed or the work could not be done, 2 wrong
-//! usage. A check whose tools are missing says `SKIP` and why, and is done.
+//! Exit codes are those of `vellum`: 0 done, 1 a check failed or the work could not be done, 2
+//! wrong usage. A check whose tools are missing says `SKIP` and why, and is done.
 #![forbid(unsafe_code)]
 
 mod build;

@@ -79,7 +79,7 @@ fn python(_: &Path) -> Result<Option<Vec<String>>> {
     if !output.status.success() || interpreter.is_empty() {
         return Ok(None);
     }
-    Ok(Some(words([interpreter, "-c", "print(len([i for i in range(10_000_000)]))"]))
+    Ok(Some(words([interpreter, "-c", "print(len([i for i in range(10_000_000)]))"])))
 }
 
 fn gcc(directory: &Path) -> Result<Option<Vec<String>>> {
@@ -157,13 +157,8 @@ fn sqlite(directory: &Path) -> Result<Option<Vec<String>>> {
     script.push_str("commit;\ncreate index by_value on rows(value, name);\n");
     script.push_str("select value, count(*) from rows group by value order by 2 desc limit 5;\n");
     fs::write(directory.join("rows.sql"), script)?;
-    Ok(find("sqlite3").map(|_| words([
-        "sqlite3",
-        "-init",
-        "rows.sql",
-        "rows.db",
-        "select count(*) from rows",
-    ])))
+    Ok(find("sqlite3")
+        .map(|_| words(["sqlite3", "-init", "rows.sql", "rows.db", "select count(*) from rows"])))
 }
 
 /// Removes what an earlier run made.

@@ -1,17 +1,18 @@
 //! `truth`: page faults of replays against those that the Linux kernel of this machine counts.
 //!
-//! Each program is recorded once and replayed with unlimited memory; natively it runs several times
-//! under `perf stat`, after one run that fills the page cache. Compared is the sum of minor and major
-//! faults, the replay's with the median of Linux. Nothing is calibrated: the replay knows no count.
+//! Each program is recorded once and replayed with unlimited memory; natively it runs several
+//! times under `perf stat`, after one run that fills the page cache. Compared is the sum of minor
+//! and major faults, the replay's with the median of Linux. Nothing is calibrated: the replay knows
+//! no count.
 //!
 //! Two things that QEMU's user mode does not have are switched off natively, with the means that
-//! Linux and glibc have for it: random addresses (`setarch -R`; which 64 KiB window a page of a file
-//! falls into depends on them), and restartable sequences (`glibc.pthread.rseq=0`; the kernel writes
-//! to their area after each `fork`). The last column is Linux with both, as users have it.
+//! Linux and glibc have for it: random addresses (`setarch -R`; they decide which 64 KiB window a
+//! page of a file falls into), and restartable sequences (`glibc.pthread.rseq=0`; the kernel writes
+//! to their area after each `fork`). The last columns are Linux with both, as users have it.
 //!
 //! What else cannot agree: `perf` does not count what `exec` itself touches (the replay does, some
-//! five pages an image), and QEMU offers programs an older processor, so that they take other
-//! variants of library functions.
+//! five pages an image), frames of signal handlers are not recorded, and QEMU offers programs an
+//! older processor, so that they take other variants of library functions.
 
 use std::fmt;
 use std::fs;
@@ -101,7 +102,7 @@ fn median(sorted: &[u64]) -> u64 {
 }
 
 const HEADER: &str = "\
-| program | Linux: min..max | median | replay | difference | goal | | usual Linux: min..max | median |
+| program | Linux: min..max | median | replay | difference | goal | | usual: min..max | median |
 |---|---|---|---|---|---|---|---|---|";
 
 impl fmt::Display for Comparison {
@@ -358,7 +359,8 @@ mod tests {
 
     #[test]
     fn counts_are_found_among_the_lines_of_perf() {
-        let text = "# started on Thu\n\n209,,minor-faults,2400089,100.00,,\n1,,major-faults:u,9,100.00,,\n";
+        let text = "# started on Thu\n\n209,,minor-faults,2400089,100.00,,\n\
+                    1,,major-faults:u,9,100.00,,\n";
         assert_eq!(sum_of_faults(text).unwrap(), 210);
         assert!(sum_of_faults("209,,minor-faults,2400089,100.00,,\n").is_err());
         let refused = "<not supported>,,minor-faults,0,,,\n0,,major-faults,0,,,\n";

@@ -111,7 +111,7 @@ fn unsafe_code_does_not_grow() {
 }
 
 /// Lines of code without tests that a file may have. Long files are seldom one story.
-const LINES_MAX: usize = 510;
+const LINES_MAX: usize = 530;
 
 #[test]
 fn files_tell_one_story_each() {

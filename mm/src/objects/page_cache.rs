@@ -411,7 +411,7 @@ fn read_swapped<'a, M: Machine>(
     Find::Wait { request, own: true }
 }
 
-/// Sets the size of a file. Pages beyond the new end leave the cache and all page tables; a program
+/// Sets the size of a file. Pages beyond the new end leave the cache and every page table that maps them; a program
 /// that touches them again gets SIGBUS.
 pub fn truncate<M: Machine>(
     store: &Store,
