@@ -2,9 +2,9 @@
 # Records the traces of this directory again: traces/record.sh [VELLUM [DIRECTORY]]
 #
 # The programs run in /tmp/vellum-demo with a small, fixed environment, so that nothing of whoever
-# records gets into a trace but versions, the date and process numbers. Inputs are made by awk and are
-# the same everywhere. Needs gcc, python3, bash, coreutils and QEMU with plugins (see `vellum record
-# --help`).
+# records gets into a trace but versions, the date and process numbers. Inputs are made by awk and
+# are the same everywhere. Needs gcc, python3, bash, coreutils and QEMU with plugins (see `vellum
+# record --help`).
 set -eu
 
 vellum=$(realpath "${1:-target/release/vellum}")

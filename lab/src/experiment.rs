@@ -94,7 +94,7 @@ pub enum LabError {
     #[error("no policy is called `{0}`; there are {names}", names = policy_names())]
     NoSuchPolicy(String),
     /// Too little memory.
-    #[error("{} of memory are too little: the machine needs at least {}", Human(*.0), Human(FRAMES_MIN.into()))]
+    #[error("{} of memory are too little: the machine needs at least {}", Human(*.0), Human(u64::from(FRAMES_MIN) * PAGE_BYTES))]
     TooSmall(u64),
     /// Too much memory.
     #[error("{} of memory are too much: a machine has at most 1 TiB", Human(*.0))]

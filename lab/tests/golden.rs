@@ -1,5 +1,5 @@
-//! Golden reports: replays of the recordings in `traces/` give the same bytes as when they were last
-//! looked at.
+//! Golden reports: replays of the recordings in `traces/` give the same bytes as when they were
+//! last looked at.
 //!
 //! A change that moves a number shows here which, and for what programs. If it is meant to,
 //! `VELLUM_BLESS=1 cargo test -p vellum-lab --test golden` writes the reports again, and the

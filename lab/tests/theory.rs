@@ -119,7 +119,8 @@ fn after_the_last_exit_only_the_page_cache_is_left() {
 
 /// LRU has the inclusion property (R. L. Mattson et al., "Evaluation techniques for storage
 /// hierarchies", IBM Systems Journal 9(2), 1970): what it holds in a small memory, it holds in a
-/// larger one. The machine keeps a few frames free, and how many varies by less than the steps here.
+/// larger one. The machine keeps a few frames free, and how many varies by less than the steps
+/// here.
 #[test]
 fn lru_gains_no_faults_from_more_memory() {
     let file = std::env::temp_dir().join(format!("vellum-theory-{}.vtrace", std::process::id()));

@@ -18,33 +18,49 @@
 //! mode.
 //!
 //! Emptying is a number: an entry carries the generation in which it was made, so clearing every
-//! thread's tables at each `mmap` costs one addition a thread.
+//! thread's tables at each `mmap` costs one addition a thread. Whoever makes the number start over
+//! clears the table for good.
+//!
+//! ```text
+//!     entry    generation, 16 bits | page, 36 bits | zero, 12 bits
+//!     address  zero                | page          | offset
+//! ```
+//!
+//! So entry ^ generation ^ address is the offset if the entry is of this generation and page, and
+//! larger than any offset if not: one comparison says whether the filter holds the page *and*
+//! whether an access at the address ends in it.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::shared::{ENTRIES, Slot};
 
-/// Bits of an entry that hold the page; the generation has the other 28.
-const PAGE_BITS: u32 = 36;
 /// What is added to [`Hot::generation`](crate::shared::Hot::generation) to empty the filter. The
 /// number lies where entries have it, so that an entry is compared in one step, and wraps around.
-const GENERATION: u64 = 1 << PAGE_BITS;
+const GENERATION: u64 = 1 << 48;
+/// An entry of no page: no user address has its bits.
+const NOTHING: u64 = u64::MAX;
 
 /// Pages at and above this one are no user memory (the old vsyscall page is such).
 pub(crate) const PAGE_END: u64 = 1 << 35;
 
 #[inline(always)]
-fn index(page: u64, kind: usize, mask: u64) -> usize {
+fn index(address: u64, kind: usize, mask: u64) -> usize {
     // Folding in higher bits parts arrays that lie a power of two apart.
-    ((page ^ (page >> 10)) & mask) as usize * ENTRIES + kind
+    ((address ^ (address >> 10)) >> 12 & mask) as usize * ENTRIES + kind
+}
+
+/// The offset of `address` in its page if the filter of `slot` holds that; else 4096 or more.
+#[inline(always)]
+pub(crate) fn offset(slot: Slot<'_>, kind: usize, address: u64) -> u64 {
+    let hot = &slot.control().hot.0;
+    let entry = slot.entry(index(address, kind, hot.mask.load(Relaxed)));
+    entry.load(Relaxed) ^ hot.generation.load(Relaxed) ^ address
 }
 
 /// Whether the filter of `slot` holds `page`.
 #[inline(always)]
 pub(crate) fn holds(slot: Slot<'_>, kind: usize, page: u64) -> bool {
-    let hot = &slot.control().hot.0;
-    let entry = slot.entry(index(page, kind, hot.mask.load(Relaxed)));
-    entry.load(Relaxed) == page ^ hot.generation.load(Relaxed)
+    offset(slot, kind, page << 12) == 0
 }
 
 /// Puts `page` into the filter of `slot` after an event for it, which may be the K-th.
@@ -65,18 +81,20 @@ pub(crate) fn insert(slot: Slot<'_>, kind: usize, page: u64) {
     let control = slot.control();
     let generation = control.hot.0.generation.load(Relaxed);
     let mask = control.hot.0.mask.load(Relaxed);
-    // Once the number has wrapped around, old entries could look new.
-    if generation < control.cold.0.generation_seen.swap(generation, Relaxed) {
-        for index in 0..(mask as usize + 1) * ENTRIES {
-            slot.entry(index).store(u64::MAX, Relaxed);
-        }
-    }
-    slot.entry(index(page, kind, mask)).store(page ^ generation, Relaxed);
+    let address = page << 12;
+    slot.entry(index(address, kind, mask)).store(address ^ generation, Relaxed);
 }
 
 /// Empties the filter of `slot`. Any thread may do this to any slot.
 pub(crate) fn expire(slot: Slot<'_>) {
-    slot.control().hot.0.generation.fetch_add(GENERATION, Relaxed);
+    let hot = &slot.control().hot.0;
+    let last = hot.generation.fetch_add(GENERATION, Relaxed);
+    // When the number starts over, old entries would look new.
+    if last.checked_add(GENERATION).is_none() {
+        for index in 0..(hot.mask.load(Relaxed) as usize + 1) * ENTRIES {
+            slot.entry(index).store(NOTHING, Relaxed);
+        }
+    }
 }
 
 #[cfg(test)]

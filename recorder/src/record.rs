@@ -118,6 +118,7 @@ pub fn record(options: &Options, interrupted: &AtomicBool) -> Result<Recorded, R
     let begin = Instant::now();
     let prepared = Prepared::new(options)?;
     let mut writer = Writer::create(&options.output, &prepared.meta)?;
+    writer.hurry()?;
     let progress = options.progress.clone();
     let outcome = prepared.run(options, interrupted, &mut writer, |writer| {
         if let Some(progress) = &progress {

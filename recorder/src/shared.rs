@@ -83,6 +83,9 @@ pub(crate) struct Header {
     pub(crate) images: AtomicU64,
     /// Slots that were ever taken, so that the collector looks for new ones only when there are.
     pub(crate) claims: AtomicU64,
+    /// Set before the first thread or process beyond the first is made. Until then nobody else
+    /// takes tickets, and the first thread needs no atomic addition for each event.
+    pub(crate) company: AtomicU64,
     /// The next ticket, alone on its cache lines: every recorded event of every thread takes one.
     pub(crate) ticket: Line<AtomicU64>,
 }
@@ -144,8 +147,8 @@ pub(crate) struct Cold {
     pub(crate) tail_seen: AtomicU64,
     /// Events until the filter expires.
     pub(crate) events_left: AtomicU64,
-    /// The generation when a page last entered the filter.
-    pub(crate) generation_seen: AtomicU64,
+    /// The ticket after that of the last event in the ring; an event that has it need not say so.
+    pub(crate) ticket_next: AtomicU64,
     /// Whether this is nobody's slot, whose events go nowhere.
     pub(crate) muted: AtomicU64,
 }

@@ -44,7 +44,8 @@ impl<'a> Tree<'a> {
         sink: &mut Counting<'_, S>,
         mut tell: impl FnMut(&Counting<'_, S>),
     ) -> Result<(), TraceError> {
-        const NAP_MIN: Duration = Duration::from_micros(100);
+        /// A thread that reports as much as any was seen to fills a third of its ring meanwhile.
+        const NAP_MIN: Duration = Duration::from_micros(500);
         const NAP_MAX: Duration = Duration::from_millis(2);
         const LOOK: Duration = Duration::from_millis(100);
         /// Events that are worth another look at once: a good part of a ring. Looking for fewer

@@ -1,22 +1,95 @@
 //! The words that plugin and collector exchange through a ring.
 //!
 //! ```text
-//!     access   ticket   page << 2 | kind         count | instructions << 32
-//!     call     ticket   length << 18 | code << 2 | 3   length words of payload
+//!     access   instructions << 51 | count << 39 | page << 4 | wide << 3 | ticketed << 2 | kind
+//!              the ticket, if ticketed
+//!              instructions << 32 | count, if wide
+//!     call     length << 18 | code << 2 | 3
+//!              the ticket
+//!              length words of payload
 //! ```
 //!
-//! A ticket is the event's place in the one order of all threads and processes. Accesses are three
-//! words because there are millions of them; calls are rare and may be long. The two ends are the
+//! A ticket is the event's place in the one order of all threads and processes. An access without
+//! one comes right after the ring's event before. So nearly all accesses of a thread that runs
+//! alone are one word, which matters: there are millions of them, and each cache line of the ring
+//! must travel from one processor to another. Calls are rare and may be long. The two ends are the
 //! same build of the same crate (the file says so, see [`shared`](crate::shared)), so nothing here
 //! is versioned. Decoding still trusts nothing: the ring lies in the recorded program's address
 //! space, and a wild store there must not bring the recorder down.
 
-/// Words of an access.
-pub(crate) const ACCESS_WORDS: u64 = 3;
+/// Most words of an access.
+pub(crate) const ACCESS_WORDS_MAX: u64 = 3;
+/// Says that the access's ticket is the word after the first.
+const TICKETED: u64 = 1 << 2;
+/// Says that the last word of the access has its counts.
+const WIDE: u64 = 1 << 3;
+const PAGE_SHIFT: u32 = 4;
+const COUNT_SHIFT: u32 = 39;
+const INSTRUCTIONS_SHIFT: u32 = 51;
+const PAGE_MASK: u64 = (1 << (COUNT_SHIFT - PAGE_SHIFT)) - 1;
+const COUNT_MASK: u64 = (1 << (INSTRUCTIONS_SHIFT - COUNT_SHIFT)) - 1;
+const INSTRUCTIONS_MASK: u64 = u64::MAX >> INSTRUCTIONS_SHIFT;
+const _: () = assert!(PAGE_MASK == crate::filter::PAGE_END - 1);
+
 /// Words before the payload of a call.
 pub(crate) const CALL_WORDS: u64 = 2;
-/// The two low bits of a second word that say "call"; smaller values are kinds of access.
+/// The two low bits of a first word that say "call"; smaller values are kinds of access.
 pub(crate) const CALL: u64 = 3;
+
+/// A reference as it lies in a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RawAccess {
+    /// 0 load, 1 store, 2 fetch.
+    pub(crate) kind: u64,
+    pub(crate) page: u64,
+    pub(crate) count: u32,
+    pub(crate) instructions: u32,
+}
+
+impl RawAccess {
+    /// Its words, of which the first so many count; `ticket` is `None` if it follows the event
+    /// before.
+    #[inline(always)]
+    pub(crate) fn encode(self, ticket: Option<u64>) -> ([u64; 3], u64) {
+        let (count, instructions) = (u64::from(self.count), u64::from(self.instructions));
+        let first = self.kind | self.page << PAGE_SHIFT;
+        let narrow = first | count << COUNT_SHIFT | instructions << INSTRUCTIONS_SHIFT;
+        let counts = instructions << 32 | count;
+        match (count <= COUNT_MASK && instructions <= INSTRUCTIONS_MASK, ticket) {
+            (true, None) => ([narrow, 0, 0], 1),
+            (true, Some(ticket)) => ([narrow | TICKETED, ticket, 0], 2),
+            (false, None) => ([first | WIDE, counts, 0], 2),
+            (false, Some(ticket)) => ([first | WIDE | TICKETED, ticket, counts], 3),
+        }
+    }
+
+    /// The access that `first` begins, and how many words it has; `None` if that is a call. `word`
+    /// yields those after the first by their number, from 1.
+    #[inline(always)]
+    pub(crate) fn decode(first: u64, word: impl FnOnce(u64) -> u64) -> Option<(Self, u64)> {
+        let kind = first & 3;
+        if kind == CALL {
+            return None;
+        }
+        let page = first >> PAGE_SHIFT & PAGE_MASK;
+        let words = 1 + u64::from(first & TICKETED != 0);
+        if first & WIDE == 0 {
+            let count = (first >> COUNT_SHIFT & COUNT_MASK) as u32;
+            let instructions = (first >> INSTRUCTIONS_SHIFT) as u32;
+            Some((Self { kind, page, count, instructions }, words))
+        } else {
+            let counts = word(words);
+            let (count, instructions) = (counts as u32, (counts >> 32) as u32);
+            Some((Self { kind, page, count, instructions }, words + 1))
+        }
+    }
+}
+
+/// Whether the word after `first`, an event's first word, is its ticket.
+#[inline(always)]
+pub(crate) fn has_ticket(first: u64) -> bool {
+    first & CALL == CALL || first & TICKETED != 0
+}
 
 /// What tells one file from every other: device, inode, time of birth.
 ///
@@ -296,6 +369,24 @@ mod tests {
             let (code, words) = record.encode();
             assert_eq!(Record::decode(code, &words), Some(record));
         }
+    }
+
+    #[test]
+    fn an_access_of_every_form_decodes_to_itself() {
+        let page = crate::filter::PAGE_END - 1;
+        let mut lengths = Vec::new();
+        for (count, instructions) in [(1, 0), (4095, 8191), (4096, 0), (1, 8192), (u32::MAX, 7)] {
+            for ticket in [None, Some(u64::MAX)] {
+                let access = RawAccess { kind: 2, page, count, instructions };
+                let (words, length) = access.encode(ticket);
+                assert_eq!(has_ticket(words[0]), ticket.is_some());
+                assert!(ticket.is_none_or(|ticket| words[1] == ticket));
+                let decoded = RawAccess::decode(words[0], |index| words[index as usize]);
+                assert_eq!(decoded, Some((access, length)));
+                lengths.push(length);
+            }
+        }
+        assert_eq!(lengths, [1, 2, 1, 2, 2, 3, 2, 3, 2, 3]);
     }
 
     #[test]

@@ -106,22 +106,29 @@ fn number_code(value: u32) -> usize {
 pub(crate) struct Encoder {
     state: State,
     thread: Option<ThreadId>, // the current one, to see a switch without a look-up
+    sole: bool,               // whether all accesses of the block are of one thread's process
 }
 
 impl Encoder {
     pub(crate) fn new() -> Encoder {
-        Encoder { state: State::new(), thread: None }
+        Encoder { state: State::new(), thread: None, sole: false }
     }
 
     /// Forgets everything: the next event begins a block.
     pub(crate) fn reset(&mut self) {
         self.state.reset();
         self.thread = None;
+        self.sole = false;
     }
 
-    /// Appends `access` to `out`.
-    #[inline]
-    pub(crate) fn access(&mut self, access: &Access, out: &mut Vec<u8>) {
+    /// Notes that a thread may belong to another process from here on.
+    pub(crate) fn doubt(&mut self) {
+        self.sole = false;
+    }
+
+    /// Appends `access` to `out`; whether its process is known to have touched its page before.
+    #[inline(always)]
+    pub(crate) fn access(&mut self, access: &Access, out: &mut Vec<u8>) -> bool {
         if self.thread != Some(access.thread) {
             self.switch(access.thread, out);
         }
@@ -129,7 +136,8 @@ impl Encoder {
         let state = &mut self.state;
         let slot = slot(access.page);
         let difference = zigzag(access.page.wrapping_sub(state.last[kind]));
-        let (page_code, page) = if state.recent[kind][slot] == access.page {
+        let held = state.recent[kind][slot] == access.page;
+        let (page_code, page) = if held {
             (0, slot as u64)
         } else if difference <= PAGE_MASKS[1] {
             (1, difference)
@@ -145,17 +153,21 @@ impl Encoder {
         let count = access.count.wrapping_sub(1);
         let (count_code, instructions_code) =
             (number_code(count), number_code(access.instructions));
-        // One piece of fixed length, cut to size after: one check of capacity instead of four.
-        let mut piece = [0; ACCESS_BYTES_MAX];
+        // The longest there is, cut to size after: one check of capacity instead of four, and no
+        // copy of a length that the compiler does not know. The numbers are one store: neither has
+        // bits beyond its bytes.
+        let start = out.len();
+        out.extend_from_slice(&[0; ACCESS_BYTES_MAX]);
+        let piece = &mut out[start..];
         piece[0] = (kind << 6 | page_code << 4 | count_code << 2 | instructions_code) as u8;
-        let mut at = 1;
-        piece[at..at + 4].copy_from_slice(&count.to_le_bytes());
-        at += NUMBER_BYTES[count_code];
-        piece[at..at + 4].copy_from_slice(&access.instructions.to_le_bytes());
-        at += NUMBER_BYTES[instructions_code];
+        let count_bytes = NUMBER_BYTES[count_code];
+        let numbers = u64::from(count) | u64::from(access.instructions) << (8 * count_bytes);
+        piece[1..9].copy_from_slice(&numbers.to_le_bytes());
+        let at = 1 + count_bytes + NUMBER_BYTES[instructions_code];
         piece[at..at + 8].copy_from_slice(&page.to_le_bytes());
-        at += PAGE_BYTES[page_code];
-        out.extend_from_slice(&piece[..at]);
+        out.truncate(start + at + PAGE_BYTES[page_code]);
+        // Slots are full of page 0 at first.
+        held && self.sole && access.page != 0
     }
 
     /// Appends what says that the next accesses are those of `thread`.
@@ -167,6 +179,8 @@ impl Encoder {
         } else {
             out.push(TAG_THREAD_KNOWN + index as u8);
         }
+        // A call in between may have moved the threads: `doubt` holds until the block ends.
+        self.sole = self.thread.is_none() && self.state.threads.len() == 1;
         self.state.switch(index);
         self.thread = Some(thread);
     }

@@ -71,6 +71,13 @@ impl Tally {
     /// Counts an access.
     #[inline]
     pub(crate) fn access(&mut self, access: &Access) {
+        self.access_again(access);
+        self.pages.insert(self.current.process, access.page);
+    }
+
+    /// Counts an access to a page that the process has touched before.
+    #[inline]
+    pub(crate) fn access_again(&mut self, access: &Access) {
         if access.thread != self.current.id {
             self.switch(access.thread);
         }
@@ -83,7 +90,6 @@ impl Tally {
         self.summary.events += 1;
         add(&mut self.summary.references, access.count);
         add(&mut self.summary.instructions, access.instructions);
-        self.pages.insert(self.current.process, access.page);
     }
 
     fn switch(&mut self, thread: ThreadId) {

@@ -28,6 +28,10 @@ pub(super) enum Step {
     Blocked,
 }
 
+/// Waits of one access after which its page is taken to be evicted again before it can be used, for
+/// ever: memory is out, although reclaim always finds something.
+const WAITS_MAX: u32 = 1000;
+
 /// Why background reclaim need not be asked again for now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Pause {
@@ -76,7 +80,7 @@ impl Replay<'_> {
     pub(super) fn begin_work(&mut self, cpu: usize, thread: ThreadId, work: Work) -> Step {
         let slot = &mut self.threads[thread as usize];
         slot.work = work;
-        (slot.own, slot.waited) = (false, false);
+        (slot.own, slot.waits) = (false, 0);
         if self.finish_work(cpu, thread) { Step::Done } else { Step::Blocked }
     }
 
@@ -98,7 +102,7 @@ impl Replay<'_> {
                 continue;
             }
             let slot = &mut self.threads[thread as usize];
-            (slot.own, slot.waited) = (false, false);
+            (slot.own, slot.waits) = (false, 0);
             if matches!(rest, Work::None) {
                 return true;
             }
@@ -193,7 +197,7 @@ impl Replay<'_> {
             }
             let slot = &self.threads[thread as usize];
             let attempt =
-                if slot.waited { Attempt::Again { own: slot.own } } else { Attempt::First };
+                if slot.waits > 0 { Attempt::Again { own: slot.own } } else { Attempt::First };
             let at = self.at(cpu);
             let outcome = match &mut self.spaces[space].space {
                 Some(space) => self.vm.fault(at, self.sim, space, page.address(), wanted, attempt),
@@ -301,7 +305,11 @@ impl Replay<'_> {
     fn wait_for(&mut self, thread: ThreadId, cpu: usize, request: RequestId, own: bool) -> Step {
         let slot = &mut self.threads[thread as usize];
         slot.own |= own;
-        slot.waited = true;
+        slot.waits += 1;
+        if slot.waits > WAITS_MAX {
+            slot.waits = 1;
+            return self.out_of_memory(cpu);
+        }
         if self.is_under_way(request) {
             self.waiters[request.0 as usize].push(thread);
             self.threads[thread as usize].state = State::Waiting(self.cpus[cpu].now_ps);

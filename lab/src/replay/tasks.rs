@@ -57,8 +57,8 @@ pub(super) struct Thread {
     pub(super) refused: bool,
     /// Whether the work has waited for a read that it started itself.
     pub(super) own: bool,
-    /// Whether the work has waited at all.
-    pub(super) waited: bool,
+    /// How often the work has waited.
+    pub(super) waits: u32,
     /// Not before this time, in picoseconds.
     pub(super) ready_ps: u64,
     /// Where it ran last.
@@ -74,7 +74,7 @@ impl Thread {
             work: Work::None,
             refused: false,
             own: false,
-            waited: false,
+            waits: 0,
             ready_ps: 0,
             last_cpu: None,
         }

@@ -66,7 +66,13 @@ impl Merge {
     /// Notes that the event with `ticket` was taken from its ring.
     #[inline]
     pub(crate) fn took(&mut self, ticket: u64) {
-        self.next = self.next.max(ticket + 1);
+        self.advance(ticket.wrapping_add(1));
+    }
+
+    /// Notes that all events before `next` were taken from their rings.
+    #[inline]
+    pub(crate) fn advance(&mut self, next: u64) {
+        self.next = self.next.max(next);
     }
 
     /// Gives up the next ticket, and all up to the first that some ring holds, but none from `end`

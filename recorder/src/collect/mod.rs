@@ -20,7 +20,7 @@ mod translate;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
-use vellum_trace::event::{Access, Call, Event, Exit, ProcessId, ThreadId};
+use vellum_trace::event::{Call, Event, Exit, ProcessId, ThreadId};
 use vellum_trace::{Sink, TraceError};
 
 use crate::shared::{ACTIVE, DONE, FREE, Mapping};
@@ -125,24 +125,29 @@ impl<'a> Collector<'a> {
         /// Events after which the thread is told of its new room.
         const COMMIT: u64 = 1 << 10;
         let mut taken = 0;
-        while let Some(stream) = &mut self.streams[index]
+        // Nearly everything: references of a thread that the trace knows.
+        if let Some(stream) = &mut self.streams[index]
+            && let (Some(thread), false) = (stream.thread, stream.silent)
+        {
+            let mut turn = self.merge.next();
+            while taken < COMMIT
+                && let Some((ticket, reference)) = stream.take_reference(turn)
+            {
+                turn = turn.max(ticket.wrapping_add(1));
+                sink.access(reference.by(thread))?;
+                taken += 1;
+            }
+            self.merge.advance(turn);
+        }
+        while taken < COMMIT
+            && let Some(stream) = &mut self.streams[index]
             && let Some(ticket) = stream.peek()
             && ticket <= self.merge.next()
         {
             let item = stream.take();
             self.merge.took(ticket);
-            match (item, stream.thread) {
-                (Item::Access { page, kind, count, instructions }, Some(thread)) => {
-                    if !stream.silent {
-                        sink.access(Access { page, thread, count, instructions, kind })?;
-                    }
-                }
-                (item, _) => self.item(index, item, sink)?,
-            }
+            self.item(index, item, sink)?;
             taken += 1;
-            if taken == COMMIT {
-                break;
-            }
         }
         if let Some(stream) = &self.streams[index] {
             stream.commit();
@@ -151,7 +156,6 @@ impl<'a> Collector<'a> {
     }
 
     /// Handles everything but the common access.
-    #[cold]
     fn item(&mut self, index: usize, item: Item, sink: &mut impl Sink) -> Result<(), TraceError> {
         let Some(stream) = &mut self.streams[index] else { return Ok(()) };
         if stream.silent {
@@ -167,9 +171,7 @@ impl<'a> Collector<'a> {
         };
         let tid = stream.tid;
         match item {
-            Item::Access { page, kind, count, instructions } => {
-                sink.access(Access { page, thread, count, instructions, kind })
-            }
+            Item::Access(reference) => sink.access(reference.by(thread)),
             Item::Broken => {
                 let warning =
                     format!("thread {tid} overwrote its ring: some of its events are lost");

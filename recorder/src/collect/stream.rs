@@ -2,23 +2,47 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use vellum_trace::event::{Kind, ThreadId};
+use vellum_trace::event::{Access, Kind, ThreadId};
 
 use crate::shared::{RECORD_WORDS_MAX, RING_WORDS, Slot};
-use crate::wire::{ACCESS_WORDS, CALL, CALL_WORDS, Record};
+use crate::wire::{self, CALL, CALL_WORDS, RawAccess, Record};
 
 /// What a ring holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Item {
-    Access {
-        page: u64,
-        kind: Kind,
-        count: u32,
-        instructions: u32,
-    },
+    Access(Reference),
     Call(Record),
     /// Words that no plugin wrote: the program has overwritten its ring.
     Broken,
+}
+
+/// A reference, of the stream's thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reference {
+    page: u64,
+    kind: Kind,
+    count: u32,
+    instructions: u32,
+}
+
+impl Reference {
+    #[inline(always)]
+    fn new(raw: RawAccess) -> Self {
+        let RawAccess { kind, page, count, instructions } = raw;
+        let kind = match kind {
+            0 => Kind::Load,
+            1 => Kind::Store,
+            _ => Kind::Fetch,
+        };
+        Self { page, kind, count: count.max(1), instructions }
+    }
+
+    /// As the trace has it.
+    #[inline(always)]
+    pub(crate) fn by(self, thread: ThreadId) -> Access {
+        let Self { page, kind, count, instructions } = self;
+        Access { page, thread, count, instructions, kind }
+    }
 }
 
 /// A slot in use.
@@ -32,6 +56,8 @@ pub(crate) struct Stream<'a> {
     pub(crate) silent: bool,
     tail: u64,
     head: u64,
+    /// The ticket of the first event, unless that says otherwise.
+    ticket_next: u64,
 }
 
 impl<'a> Stream<'a> {
@@ -40,7 +66,7 @@ impl<'a> Stream<'a> {
         let control = slot.control();
         let tail = control.tail.0.load(Relaxed);
         let (pid, tid) = (control.pid.load(Relaxed), control.tid.load(Relaxed));
-        Self { slot, pid, tid, thread: None, silent: false, tail, head: tail }
+        Self { slot, pid, tid, thread: None, silent: false, tail, head: tail, ticket_next: 0 }
     }
 
     /// The ticket of the first event, if there is one.
@@ -52,32 +78,55 @@ impl<'a> Stream<'a> {
                 return None;
             }
         }
-        Some(self.slot.ring(self.tail).load(Relaxed))
+        Some(self.ticket(self.slot.ring(self.tail).load(Relaxed)))
+    }
+
+    /// The ticket of the first event, whose first word is `first`.
+    #[inline(always)]
+    fn ticket(&self, first: u64) -> u64 {
+        if wire::has_ticket(first) {
+            self.slot.ring(self.tail + 1).load(Relaxed)
+        } else {
+            self.ticket_next
+        }
+    }
+
+    /// Takes the first event if it is a reference and its ticket at most `turn`; with its ticket.
+    ///
+    /// Looks only at what [`peek`](Self::peek) has found already.
+    #[inline(always)]
+    pub(crate) fn take_reference(&mut self, turn: u64) -> Option<(u64, Reference)> {
+        let length = self.head.wrapping_sub(self.tail);
+        if length == 0 {
+            return None;
+        }
+        let first = self.slot.ring(self.tail).load(Relaxed);
+        let word = |index| self.slot.ring(self.tail + index).load(Relaxed);
+        let (raw, words) = RawAccess::decode(first, word)?;
+        let ticket = self.ticket(first);
+        if ticket > turn || words > length || length > RING_WORDS {
+            return None;
+        }
+        self.tail += words;
+        self.ticket_next = ticket.wrapping_add(1);
+        Some((ticket, Reference::new(raw)))
     }
 
     /// Takes the first event, which [`peek`](Self::peek) must have seen.
     #[inline]
     pub(crate) fn take(&mut self) -> Item {
         let length = self.head.wrapping_sub(self.tail);
-        let tag = self.slot.ring(self.tail + 1).load(Relaxed);
-        let kind = match tag & 3 {
-            0 => Kind::Load,
-            1 => Kind::Store,
-            2 => Kind::Fetch,
-            _ => return self.take_call(tag, length),
-        };
-        if !(ACCESS_WORDS..=RING_WORDS).contains(&length) {
-            return self.abandon();
+        let first = self.slot.ring(self.tail).load(Relaxed);
+        if let Some((_, reference)) = self.take_reference(u64::MAX) {
+            return Item::Access(reference);
         }
-        let counts = self.slot.ring(self.tail + 2).load(Relaxed);
-        self.tail += ACCESS_WORDS;
-        let (count, instructions) = (counts as u32, (counts >> 32) as u32);
-        Item::Access { page: tag >> 2, kind, count: count.max(1), instructions }
+        if first & CALL == CALL { self.take_call(first, length) } else { self.abandon() }
     }
 
     #[cold]
     fn take_call(&mut self, tag: u64, available: u64) -> Item {
         debug_assert_eq!(tag & CALL, CALL);
+        self.ticket_next = self.ticket(tag).wrapping_add(1);
         let (length, code) = (tag >> 18, tag >> 2 & 0xffff);
         let whole = CALL_WORDS + length.min(RING_WORDS);
         if length > RECORD_WORDS_MAX || whole > available || available > RING_WORDS {

@@ -114,6 +114,10 @@ pub(crate) fn enter(plugin: &'static Plugin, vcpu: u32, number: i64, arguments: 
         thread.number = number;
         thread.arguments = arguments;
         let birth = birth(number, &arguments);
+        // QEMU refuses `clone3` today; a later one that does not must find us prepared.
+        if birth.is_some() || c_long::from(number) == libc::SYS_clone3 {
+            outbox.expect_company();
+        }
         if birth.is_some() || is_of_space(number) {
             SPACE.lock().keep();
             thread.holds_space = true;

@@ -261,9 +261,8 @@ extern "C" fn on_translation(_id: Id, block: *mut Block) {
 // each reference was that.
 
 extern "C" fn on_block(vcpu: c_uint, packed: *mut c_void) {
-    let (page, instructions) = (packed as u64 >> 12, packed as u64 & 4095);
     match registry::slot(vcpu) {
-        Some(slot) if super::is_block_done(slot, page, instructions) => {}
+        Some(slot) if super::is_block_done(slot, packed as u64) => {}
         _ => finish_block(vcpu, packed),
     }
 }
@@ -271,12 +270,12 @@ extern "C" fn on_block(vcpu: c_uint, packed: *mut c_void) {
 #[cold]
 #[inline(never)]
 extern "C" fn finish_block(vcpu: c_uint, packed: *mut c_void) {
-    let (page, instructions) = (packed as u64 >> 12, packed as u64 & 4095);
+    let page = packed as u64 >> 12;
     if let Some(slot) = registry::slot(vcpu) {
         super::report_block(slot, page);
     } else if let Some(slot) = Plugin::slot(vcpu) {
         // The first block of a thread: it was not even counted.
-        let _new = super::is_block_done(slot, page, instructions);
+        let _new = super::is_block_done(slot, packed as u64);
         super::report_block(slot, page);
     }
 }

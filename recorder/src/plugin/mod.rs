@@ -113,6 +113,8 @@ fn prepare(slot: Slot<'_>, blocks: u64, pages: u64) {
     cold.references_told.store(0, Relaxed);
     cold.instructions_told.store(0, Relaxed);
     cold.events_left.store(0, Relaxed);
+    // No ticket: the first event says which one it has.
+    cold.ticket_next.store(u64::MAX, Relaxed);
     cold.tail_seen.store(control.tail.0.load(Acquire), Relaxed);
     control.outbox.0.busy.store(0, Relaxed);
     // Whatever the previous owner left in the filter is of an older generation now.
@@ -219,19 +221,22 @@ impl Plugin {
 /// The longest access of an instruction of x86-64, or longer.
 const ACCESS_BYTES_MAX: u64 = 64;
 
+/// The last offset in a page at which any access ends in the page.
+const OFFSET_MAX: u64 = 4096 - ACCESS_BYTES_MAX;
+
 /// Counts a reference of `kind` to `address`; whether that was all, because the filter holds its
 /// page and it surely ends there.
 #[inline(always)]
 pub(crate) fn is_done(slot: Slot<'static>, kind: usize, address: u64) -> bool {
     let count = &slot.control().hot.0.references[kind];
     count.store(count.load(Relaxed) + 1, Relaxed);
-    ends_in_its_page(address) && filter::holds(slot, kind, address >> 12)
+    filter::offset(slot, kind, address) <= OFFSET_MAX
 }
 
 /// Whether an access to `address` surely ends in the page in which it begins.
 #[inline(always)]
 pub(crate) fn ends_in_its_page(address: u64) -> bool {
-    address & 4095 <= 4096 - ACCESS_BYTES_MAX
+    address & 4095 <= OFFSET_MAX
 }
 
 /// Reports a reference of `bytes` bytes, which was counted, unless the filter holds its page; and
@@ -247,15 +252,16 @@ pub(crate) fn report(slot: Slot<'static>, kind: usize, address: u64, bytes: u64)
     }
 }
 
-/// Counts a block of `instructions` that begins on `page`; whether that was all.
+/// Counts a block, given as its page's address plus its number of instructions; whether that was
+/// all.
 #[inline(always)]
-pub(crate) fn is_block_done(slot: Slot<'static>, page: u64, instructions: u64) -> bool {
+pub(crate) fn is_block_done(slot: Slot<'static>, packed: u64) -> bool {
     const FETCH: usize = 2;
     let hot = &slot.control().hot.0;
-    hot.instructions.store(hot.instructions.load(Relaxed) + instructions, Relaxed);
+    hot.instructions.store(hot.instructions.load(Relaxed) + (packed & 4095), Relaxed);
     let fetches = hot.references[FETCH].load(Relaxed) + 1;
     hot.references[FETCH].store(fetches, Relaxed);
-    fetches < hot.expiry.load(Relaxed) && filter::holds(slot, FETCH, page)
+    fetches < hot.expiry.load(Relaxed) && filter::offset(slot, FETCH, packed) < 4096
 }
 
 /// Reports a block, which was counted, unless the filter holds its page or has just expired.
