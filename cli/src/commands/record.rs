@@ -44,7 +44,7 @@ pub(crate) fn run(args: RecordArgs) -> Result<ExitCode> {
     let recorded = recorded?;
     report(&output, &recorded);
     // As shells do: what does not fit a byte keeps its low eight bits.
-    Ok(ExitCode::from((recorded.exit & 0xff) as u8))
+    Ok(ExitCode::from(recorded.exit.to_le_bytes()[0]))
 }
 
 fn default_output(command: &std::ffi::OsStr) -> PathBuf {

@@ -15,7 +15,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 
-use super::{BIRTH, Plugin, calls, layout, registry};
+use super::{BIRTH, Plugin, STORE, calls, guest, layout, registry, update};
 
 /// A block of translated instructions; QEMU's.
 #[repr(C)]
@@ -228,6 +228,7 @@ extern "C" fn on_translation(_id: Id, block: *mut Block) {
     let symbols = &plugin.symbols;
     let count = (symbols.block_length)(block);
     let mut page = None;
+    let code = code_of(symbols, block, count);
     for index in 0..count {
         let instruction = (symbols.block_instruction)(block, index);
         let address = (symbols.instruction_address)(instruction);
@@ -252,8 +253,22 @@ extern "C" fn on_translation(_id: Id, block: *mut Block) {
             page = Some(last >> 12);
         }
         let nothing = std::ptr::null_mut();
-        (symbols.on_memory)(instruction, on_memory, NO_REGISTERS, READ_WRITE, nothing);
+        let offset = address.saturating_sub(code.0) as usize;
+        let is_update = code.1.get(offset..).is_some_and(update::is_update);
+        let callback: OnMemory = if is_update { on_update } else { on_memory };
+        (symbols.on_memory)(instruction, callback, NO_REGISTERS, READ_WRITE, nothing);
     }
+}
+
+/// Where a block of `count` instructions begins, and its bytes: they lie one after another.
+fn code_of(symbols: &Symbols, block: *mut Block, count: usize) -> (u64, Vec<u8>) {
+    let Some(last) = count.checked_sub(1) else { return (0, Vec::new()) };
+    let first = (symbols.block_instruction)(block, 0);
+    let last = (symbols.block_instruction)(block, last);
+    let start = (symbols.instruction_address)(first);
+    let end = (symbols.instruction_address)(last) + (symbols.instruction_bytes)(last) as u64;
+    // A block lies in two pages at most.
+    (start, guest::bytes(start, end.saturating_sub(start).min(2 << 12) as usize))
 }
 
 // The three callbacks of the fast path do nothing beyond looking. What remains is a call in tail
@@ -304,20 +319,44 @@ extern "C" fn on_memory(vcpu: c_uint, description: u32, address: u64, nothing: *
 #[inline(never)]
 extern "C" fn finish_memory(vcpu: c_uint, description: u32, address: u64, _: *mut c_void) {
     let kind = (description >> STORE_BIT & 1) as usize;
-    let bytes = || {
-        if super::ends_in_its_page(address) {
-            return 1;
-        }
-        let shift = |plugin: &Plugin| (plugin.symbols.memory_size_shift)(description);
-        1 << Plugin::get().map_or(0, shift).min(6)
-    };
     if let Some(slot) = registry::slot(vcpu) {
-        super::report(slot, kind, address, bytes());
+        super::report(slot, kind, address, bytes_of(description, address));
     } else if let Some(slot) = Plugin::slot(vcpu)
         && !super::is_done(slot, kind, address)
     {
-        super::report(slot, kind, address, bytes());
+        super::report(slot, kind, address, bytes_of(description, address));
     }
+}
+
+/// A reference of an instruction that writes what it reads; see [`update`].
+extern "C" fn on_update(vcpu: c_uint, description: u32, address: u64, nothing: *mut c_void) {
+    let kind = (description >> STORE_BIT & 1) as usize;
+    match registry::slot(vcpu) {
+        Some(slot) if super::is_update_done(slot, kind, address) => {}
+        _ => finish_update(vcpu, description, address, nothing),
+    }
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn finish_update(vcpu: c_uint, description: u32, address: u64, _: *mut c_void) {
+    let kind = (description >> STORE_BIT & 1) as usize;
+    if let Some(slot) = registry::slot(vcpu) {
+        super::report(slot, STORE, address, bytes_of(description, address));
+    } else if let Some(slot) = Plugin::slot(vcpu)
+        && !super::is_update_done(slot, kind, address)
+    {
+        super::report(slot, STORE, address, bytes_of(description, address));
+    }
+}
+
+/// How many bytes a reference is long; 1 if it surely ends in its page.
+fn bytes_of(description: u32, address: u64) -> u64 {
+    if super::ends_in_its_page(address) {
+        return 1;
+    }
+    let shift = |plugin: &Plugin| (plugin.symbols.memory_size_shift)(description);
+    1 << Plugin::get().map_or(0, shift).min(6)
 }
 
 extern "C" fn on_call(

@@ -19,6 +19,7 @@ mod lock;
 mod outbox;
 mod registry;
 mod table;
+mod update;
 
 use std::ffi::CString;
 use std::sync::OnceLock;
@@ -218,6 +219,9 @@ impl Plugin {
     }
 }
 
+/// The kind of references that write.
+pub(crate) const STORE: usize = 1;
+
 /// The longest access of an instruction of x86-64, or longer.
 const ACCESS_BYTES_MAX: u64 = 64;
 
@@ -231,6 +235,15 @@ pub(crate) fn is_done(slot: Slot<'static>, kind: usize, address: u64) -> bool {
     let count = &slot.control().hot.0.references[kind];
     count.store(count.load(Relaxed) + 1, Relaxed);
     filter::offset(slot, kind, address) <= OFFSET_MAX
+}
+
+/// As [`is_done`], of a reference of `kind` by an instruction that writes what it reads: whatever
+/// `kind` says, its page is needed for a store.
+#[inline(always)]
+pub(crate) fn is_update_done(slot: Slot<'static>, kind: usize, address: u64) -> bool {
+    let count = &slot.control().hot.0.references[kind];
+    count.store(count.load(Relaxed) + 1, Relaxed);
+    filter::offset(slot, STORE, address) <= OFFSET_MAX
 }
 
 /// Whether an access to `address` surely ends in the page in which it begins.
