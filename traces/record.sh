@@ -100,9 +100,9 @@ echo "$names" | while read -r count letter; do echo "$letter: $count"; done
 BASH
 
 # One thread, since which of two comes first is not the same twice.
-record sort -- sort --parallel=1 -o sorted.txt lines.txt
-record python -- python3 objects.py
-record gcc -- gcc -O2 -c tables.c -o tables.o
-record shell -- bash loops.sh
+record sort --filter-events 64 -- sort --parallel=1 -o sorted.txt lines.txt
+record python --filter-events 64 -- python3 objects.py
+record gcc --filter-events 64 -- gcc -O2 -c tables.c -o tables.o
+record shell --filter-events 64 -- bash loops.sh
 record ls-exact --exact -- ls -l /usr
 ls -l "$traces"/*.vtrace

@@ -61,7 +61,7 @@ pub(crate) enum Command {
 /// threads that it starts. The program is not changed and needs no rights.
 ///
 /// References to pages that a small filter holds are dropped, which keeps recordings small; replays
-/// then hold for memories of at least 1 MiB, and say so if asked for less. With --exact nothing is
+/// then hold for memories of at least 2 MiB, and say so if asked for less. With --exact nothing is
 /// dropped.
 ///
 /// Needs qemu-x86_64 with plugin support: on Debian 12, `apt install qemu-user`. The static builds of
@@ -74,8 +74,9 @@ pub(crate) struct RecordArgs {
     /// Record every reference, not only those that pass the filter
     #[arg(long)]
     pub(crate) exact: bool,
-    /// Empty the filter after N recorded events of a thread: replays hold from 4 N frames up
-    #[arg(long, value_name = "N", default_value_t = 64, conflicts_with = "exact")]
+    /// Empty the filter after N recorded events of a thread: replays hold from 4 N frames up, and a
+    /// recording costs more the smaller N is
+    #[arg(long, value_name = "N", default_value_t = 128, conflicts_with = "exact")]
     pub(crate) filter_events: u32,
     /// The QEMU to use
     #[arg(long, env = "VELLUM_QEMU", value_name = "PATH")]

@@ -26,8 +26,8 @@
 //!
 //! **Filter.** A thread reports a reference only if its page is not among those that it has
 //! reported lately; the others are counted, and the next event tells how many they were. The filter
-//! is emptied after K = 64 events, after 2^18 blocks, and when the address space changes. So
-//! replays hold for memories of **4·K frames and more** (256 frames, 1 MiB, by default); the trace
+//! is emptied after K = 128 events, after 2^18 blocks, and when the address space changes. So
+//! replays hold for memories of **4·K frames and more** (512 frames, 2 MiB, by default); the trace
 //! says so. The rule behind it is in the module `filter`. The exact mode drops nothing but
 //! repetitions.
 //!

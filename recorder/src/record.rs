@@ -61,14 +61,14 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// No command, and the filter that is right for memories of 1 MiB and more.
+    /// No command, and the filter that is right for memories of 2 MiB and more.
     fn default() -> Self {
         Self {
             command: Vec::new(),
             output: PathBuf::new(),
             exact: false,
             filter_pages: 1024,
-            filter_events: 64,
+            filter_events: 128,
             filter_blocks: 1 << 18,
             qemu: None,
             qemu_options: Vec::new(),
