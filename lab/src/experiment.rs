@@ -11,7 +11,7 @@ use vellum_mm::addr::PAGE_BYTES;
 use vellum_mm::objects::file::Warmth;
 use vellum_mm::objects::store::Tunables;
 use vellum_mm::objects::swap::SwapConfig;
-use vellum_mm::replace::POLICIES;
+use vellum_mm::replace::{Choice, SettingError};
 use vellum_mm::vm::{BootError, FRAMES_MIN};
 use vellum_mm::{Config, Vm};
 use vellum_trace::event::{Meta, Summary};
@@ -90,9 +90,20 @@ pub enum LabError {
     /// The trace.
     #[error(transparent)]
     Trace(#[from] TraceError),
-    /// The policy's name.
-    #[error("no policy is called `{0}`; there are {names}", names = policy_names())]
-    NoSuchPolicy(String),
+    /// The policy, as it was asked for.
+    #[error("policy `{given}`: {error}")]
+    Policy {
+        /// What was asked for.
+        given: String,
+        /// What is wrong with it.
+        error: SettingError,
+    },
+    /// The policy works on a recorded string of references only.
+    #[error(
+        "policy `{0}` needs to know every reference beforehand, or sizes processes: it runs in \
+         `vellum curve` and `vellum explain`, not on a machine"
+    )]
+    NeedsString(String),
     /// Too little memory.
     #[error("{} of memory are too little: the machine needs at least {}", Human(*.0), Human(u64::from(FRAMES_MIN) * PAGE_BYTES))]
     TooSmall(u64),
@@ -108,11 +119,6 @@ pub enum LabError {
     /// The processors.
     #[error("a machine has 1 to 1024 processors, not {0}")]
     Cpus(u32),
-}
-
-fn policy_names() -> String {
-    let names: Vec<_> = POLICIES.iter().map(|entry| entry.name).collect();
-    names.join(", ")
 }
 
 /// Frames of 1 TiB.
@@ -207,8 +213,8 @@ impl Experiment {
             return Err(LabError::Cpus(cpus));
         }
         let sim = Sim::new(&self.profile, cpus, Ram::new(frames)?);
-        let entry = POLICIES.iter().find(|entry| entry.name == self.policy);
-        let policy = entry.ok_or_else(|| LabError::NoSuchPolicy(self.policy.clone()))?.name;
+        let policy = Choice::parse(&self.policy)
+            .map_err(|error| LabError::Policy { given: self.policy.clone(), error })?;
         let config = Config {
             cpus,
             swap: SwapConfig {
@@ -225,7 +231,7 @@ impl Experiment {
             BootError::TooSmall | BootError::BadWatermarks => {
                 LabError::TooSmall(u64::from(frames) * PAGE_BYTES)
             }
-            BootError::NoSuchPolicy => LabError::NoSuchPolicy(self.policy.clone()),
+            BootError::NeedsString => LabError::NeedsString(self.policy.clone()),
             BootError::NoCpus => LabError::Cpus(cpus),
         })?;
         Ok((vm, sim, u64::from(slots) * PAGE_BYTES))

@@ -10,7 +10,7 @@ use vellum_mm::addr::Frame;
 use vellum_mm::check::check_invariants;
 use vellum_mm::frames::table::Kind;
 use vellum_mm::objects::swap::SwapConfig;
-use vellum_mm::replace::POLICIES;
+use vellum_mm::replace::Choice;
 use vellum_mm::{Config, Vm};
 use vellum_trace::Reader;
 use vellum_trace::generate::{Pattern, Spec};
@@ -92,7 +92,7 @@ fn after_the_last_exit_only_the_page_cache_is_left() {
         let experiment = Experiment::default();
         let cpus = experiment.profile.cpu.count.get();
         let sim = Sim::new(&experiment.profile, cpus, Ram::new(frames).expect("it is small"));
-        let policy = POLICIES.iter().find(|entry| entry.name == "clock").expect("it exists").name;
+        let policy = Choice::of("clock");
         let config = Config {
             cpus,
             policy,

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use vellum_mm::addr::Frame;
 use vellum_mm::replace::lru::Lru;
-use vellum_mm::replace::{Observe, POLICIES, PageId, Parameters, Policy, Witness};
+use vellum_mm::replace::{Observe, POLICIES, PageId, Parameters, Policy, Registered, Witness};
 
 struct Bits(Vec<bool>);
 
@@ -18,6 +18,10 @@ impl Witness for Bits {
 
     fn is_dirty(&self, _frame: Frame) -> bool {
         false
+    }
+
+    fn now(&self) -> u64 {
+        0
     }
 }
 
@@ -42,7 +46,7 @@ fn evict(c: &mut Criterion) {
             let policy = replacement.as_policy_mut();
             fill(policy, frames);
             let mut bits = Bits(vec![false; frames]);
-            group.bench_function(entry.name, |b| {
+            group.bench_function(entry.about.name, |b| {
                 b.iter(|| {
                     let frame = policy.evict(&mut bits).expect("memory is full");
                     bits.0[frame.index()] = true; // as the restarted access leaves it

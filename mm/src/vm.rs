@@ -29,7 +29,7 @@ use crate::objects::store::Tunables;
 use crate::objects::swap::{Swap, SwapConfig};
 use crate::objects::writeback::{self, Written};
 use crate::reclaim::{self, Background, Room};
-use crate::replace::{self, Parameters, Replacement};
+use crate::replace::{Choice, Parameters, Replacement};
 use crate::spaces::advise::{self, Advise};
 use crate::spaces::layout::Layout;
 use crate::spaces::map::{self, Map, Refused};
@@ -49,8 +49,8 @@ pub struct Config {
     pub watermarks: Option<Watermarks>,
     /// The swap device.
     pub swap: SwapConfig,
-    /// Name of the replacement policy, of [`POLICIES`](crate::replace::POLICIES).
-    pub policy: &'static str,
+    /// The replacement policy, with its settings.
+    pub policy: Choice,
     /// What chance starts from, in policies that play.
     pub seed: u64,
     /// Fault-around and read-ahead.
@@ -67,7 +67,7 @@ impl Config {
             cpus: 1,
             watermarks: None,
             swap: SwapConfig::NONE,
-            policy: "clock",
+            policy: Choice::of("clock"),
             seed: 0,
             tunables: Tunables::default(),
             requests: 1024,
@@ -80,8 +80,9 @@ impl Config {
 pub enum BootError {
     /// Too few frames for the kernel's own tables.
     TooSmall,
-    /// There is no policy of this name.
-    NoSuchPolicy,
+    /// The policy needs to know the future, or decides how many frames a process gets: it can be run
+    /// on a recorded string of references only.
+    NeedsString,
     /// The watermarks are out of order or beyond the number of frames.
     BadWatermarks,
     /// No processor, or no room for a single request.
@@ -106,7 +107,6 @@ impl Vm {
         if config.cpus == 0 || config.requests == 0 {
             return Err(BootError::NoCpus);
         }
-        let entry = replace::by_name(config.policy).ok_or(BootError::NoSuchPolicy)?;
         let count = config.frames as usize;
         let watermarks = config.watermarks.unwrap_or_else(|| Watermarks::for_frames(count));
         if !watermarks.fit(count) {
@@ -120,7 +120,10 @@ impl Vm {
         machine.zero(zero);
         let kernel = x86::new_kernel_root(&frames, at, machine).map_err(out)?;
         let parameters = Parameters { seed: config.seed, ..Parameters::new(count) };
-        let order = (entry.make)(&parameters);
+        let order = config.policy.make(&parameters);
+        if matches!(order, Replacement::Foreseen(_) | Replacement::Sizing(_)) {
+            return Err(BootError::NeedsString);
+        }
         let swap = Swap::new(config.swap);
         let requests = Requests::new(config.requests);
         let store = Store::new(frames, order, swap, requests, config.tunables, zero);

@@ -21,6 +21,7 @@ use vellum_mm::machine::Access;
 use vellum_mm::objects::file::{Medium, Warmth};
 use vellum_mm::objects::store::Tunables;
 use vellum_mm::objects::swap::SwapConfig;
+use vellum_mm::replace::Choice;
 use vellum_mm::spaces::AddressSpace;
 use vellum_mm::spaces::advise::Advise;
 use vellum_mm::spaces::layout::Layout;
@@ -89,7 +90,7 @@ impl Test {
             _ => random.random_range(80..400),
         });
         config.cpus = random.random_range(1..3);
-        config.policy = ["fifo", "clock", "lru", "random"][random.random_range(0..4)];
+        config.policy = Choice::of(["fifo", "clock", "lru", "random"][random.random_range(0..4)]);
         config.seed = seed;
         config.requests = [1, 2, 64][random.random_range(0..3)];
         config.tunables = Tunables {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use thiserror::Error;
 use vellum_mm::Config;
 use vellum_mm::objects::file::{Medium, Warmth};
-use vellum_mm::replace::{self, POLICIES};
+use vellum_mm::replace::{Choice, POLICIES};
 
 use super::call;
 use super::script::{Action, Call, Script, Step};
@@ -140,11 +140,10 @@ impl Reading {
                 }
             }
             "policy" => {
-                let names: Vec<_> = POLICIES.iter().map(|entry| entry.name).collect();
+                let names: Vec<_> = POLICIES.iter().map(|entry| entry.about.name).collect();
                 let expected = format!("a policy ({})", names.join(", "));
                 let name = words.word(&expected)?;
-                let policy = replace::by_name(name).ok_or_else(|| Wrong::new(expected, name))?;
-                config.policy = policy.name;
+                config.policy = Choice::parse(name).map_err(|_| Wrong::new(expected, name))?;
             }
             "fault-around" => {
                 let pages = words.number("a number of pages", 1..=512)?;

@@ -52,7 +52,7 @@ pub(super) fn evict_one<M: Machine>(
     let mut victim = {
         let mut order = store.order.lock();
         let policy = order.as_policy_mut();
-        let mut look = Look { table: &store.frames.table, machine };
+        let mut look = Look { table: &store.frames.table, machine, now: at.now };
         let Some(frame) = policy.evict(&mut look) else { return Evicted::NoVictim };
         let Some(locked) = store.frames.table.try_lock(frame) else {
             // In use this very moment, so not the coldest.
@@ -248,6 +248,7 @@ fn is_dirty<M: Machine>(machine: &M, frame: &Locked<'_>) -> bool {
 struct Look<'a, M> {
     table: &'a FrameTable,
     machine: &'a M,
+    now: u64,
 }
 
 impl<M: Machine> Witness for Look<'_, M> {
@@ -266,6 +267,10 @@ impl<M: Machine> Witness for Look<'_, M> {
             }
         }
         accessed
+    }
+
+    fn now(&self) -> u64 {
+        self.now
     }
 
     fn is_dirty(&self, frame: Frame) -> bool {

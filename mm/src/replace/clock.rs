@@ -16,18 +16,15 @@
 //! 8 bytes a frame; constant time, but for `evict`, whose walk clears a bit with every step: over many
 //! evictions it takes as many steps as frames were used.
 
-use alloc::boxed::Box;
-
-use super::{Entry, PageId, Parameters, Policy, Replacement, Witness};
+use super::{About, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
 
-/// Clock in the registry.
-pub const ENTRY: Entry = Entry {
-    name: "clock",
-    line: "evicts in order of loading, but spares a page used since the hand last passed it",
-    paper: "F. J. Corbató, A Paging Experiment with the Multics System, 1968",
-    make: |parameters| Replacement::Blind(Box::new(Clock::new(parameters))),
+const R: Setting = Setting {
+    name: "r",
+    line: "accessed bit of a page when it is loaded, where bits are kept in software",
+    default: 1,
+    range: 0..=1,
 };
 
 /// Clock, or second chance.
@@ -37,15 +34,40 @@ pub struct Clock {
     rings: Rings,
     hand: Option<Frame>, // the next frame to judge
     len: usize,
+    load_is_use: bool,
+}
+
+impl Registered for Clock {
+    const ABOUT: About = About {
+        name: "clock",
+        line: "evicts in order of loading, but spares a page used since the hand last passed it",
+        paper: "F. J. Corbató, A Paging Experiment with the Multics System, 1968",
+        settings: &[R],
+    };
+
+    fn new(parameters: &Parameters) -> Clock {
+        Clock {
+            rings: Rings::new(parameters.first, parameters.frames),
+            hand: None,
+            len: 0,
+            load_is_use: parameters.settings.get(&R) == 1,
+        }
+    }
 }
 
 impl Clock {
-    /// An empty clock for these frames.
-    ///
-    /// # Panics
-    /// If their numbers do not fit in 32 bits.
-    pub fn new(parameters: &Parameters) -> Clock {
-        Clock { rings: Rings::new(parameters.first, parameters.frames), hand: None, len: 0 }
+    /// Turns the hand to the frame to be evicted.
+    #[inline]
+    fn turn(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
+        // One lap clears every bit, so on a quiet machine the hand ends on an unused frame. On a
+        // busy one that frame may be in use again; it goes anyway, so that the search ends.
+        for _ in 0..self.len {
+            if !witness.take_accessed(self.hand?) {
+                break;
+            }
+            self.rings.rotate(&mut self.hand);
+        }
+        self.hand
     }
 }
 
@@ -62,17 +84,22 @@ impl Policy for Clock {
     }
 
     fn evict(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
-        // One lap clears every bit, so on a quiet machine the hand ends on an unused frame. On a
-        // busy one that frame may be in use again; it goes anyway, so that the search ends.
-        for _ in 0..self.len {
-            if !witness.take_accessed(self.hand?) {
-                break;
-            }
-            self.rings.rotate(&mut self.hand);
-        }
-        let victim = self.hand?;
+        let victim = self.turn(witness)?;
         self.remove(victim);
         Some(victim)
+    }
+
+    #[inline]
+    fn replace(&mut self, _page: PageId, witness: &mut dyn Witness) -> Option<Frame> {
+        // The new page takes the place of the old one: just behind the hand, once that moves on.
+        let victim = self.turn(witness);
+        self.rings.rotate(&mut self.hand);
+        victim
+    }
+
+    #[inline]
+    fn load_is_use(&self) -> bool {
+        self.load_is_use
     }
 
     fn len(&self) -> usize {
@@ -82,9 +109,12 @@ impl Policy for Clock {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{BELADY, Bits, TEXTBOOK, faults};
+    use super::super::testing::{BELADY, Bits, Model, Step, TEXTBOOK, agrees_with, faults};
     use super::*;
+    use alloc::boxed::Box;
+    use alloc::collections::VecDeque;
     use alloc::vec;
+    use alloc::vec::Vec;
 
     fn clock_of(frames: u32) -> Clock {
         let mut clock = Clock::new(&Parameters::new(frames as usize));
@@ -106,9 +136,10 @@ mod tests {
     #[test]
     fn the_hand_spares_a_used_frame_once() {
         let mut clock = clock_of(3);
-        let mut bits = Bits(vec![true, false, true]);
+        let mut bits = Bits::new(3);
+        bits.accessed[1] = false;
         assert_eq!(clock.evict(&mut bits), Some(Frame(1)));
-        assert_eq!(bits.0, [false, false, true], "the hand stopped before f2");
+        assert_eq!(bits.accessed, [false, false, true], "the hand stopped before f2");
         // f2 is spared for its bit; f0 has had its chance.
         assert_eq!(clock.evict(&mut bits), Some(Frame(0)));
         assert_eq!(clock.evict(&mut bits), Some(Frame(2)));
@@ -125,6 +156,9 @@ mod tests {
             fn is_dirty(&self, _frame: Frame) -> bool {
                 false
             }
+            fn now(&self) -> u64 {
+                0
+            }
         }
         let mut busy = Busy(0);
         assert_eq!(clock_of(5).evict(&mut busy), Some(Frame(0)));
@@ -135,6 +169,50 @@ mod tests {
     fn the_hand_passes_on_when_its_frame_is_removed() {
         let mut clock = clock_of(3);
         clock.remove(Frame(0));
-        assert_eq!(clock.evict(&mut Bits(vec![false; 3])), Some(Frame(1)));
+        let mut bits = Bits::new(3);
+        bits.accessed.fill(false);
+        assert_eq!(clock.evict(&mut bits), Some(Frame(1)));
+    }
+
+    /// A queue of pages with bits: the front goes, or to the back without its bit.
+    struct SecondChance {
+        frames: usize,
+        loaded: bool,
+        queue: VecDeque<(u64, bool)>,
+    }
+
+    impl Model for SecondChance {
+        fn step(&mut self, step: Step) -> Vec<u64> {
+            let page = match step {
+                Step::Drop(page) => {
+                    self.queue.retain(|&(held, _)| held != page);
+                    return Vec::new();
+                }
+                Step::Use(page) | Step::Write(page) => page,
+            };
+            if let Some(held) = self.queue.iter_mut().find(|(held, _)| *held == page) {
+                held.1 = true;
+                return Vec::new();
+            }
+            let mut left = Vec::new();
+            while left.is_empty() && self.queue.len() == self.frames {
+                match self.queue.pop_front().expect("memory is full") {
+                    (page, true) => self.queue.push_back((page, false)),
+                    (page, false) => left = vec![page],
+                }
+            }
+            self.queue.push_back((page, self.loaded));
+            left
+        }
+    }
+
+    #[test]
+    fn it_is_a_queue_with_second_chances() {
+        agrees_with("clock", |frames| {
+            Box::new(SecondChance { frames, loaded: true, queue: VecDeque::new() })
+        });
+        agrees_with("clock:r=0", |frames| {
+            Box::new(SecondChance { frames, loaded: false, queue: VecDeque::new() })
+        });
     }
 }

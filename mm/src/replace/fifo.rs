@@ -5,19 +5,9 @@
 //!
 //! 8 bytes a frame; every operation takes constant time.
 
-use alloc::boxed::Box;
-
-use super::{Entry, PageId, Parameters, Policy, Replacement, Witness};
+use super::{About, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
-
-/// FIFO in the registry.
-pub const ENTRY: Entry = Entry {
-    name: "fifo",
-    line: "evicts the page that was loaded first, used or not",
-    paper: "L. A. Belady, A Study of Replacement Algorithms for a Virtual-Storage Computer, 1966",
-    make: |parameters| Replacement::Blind(Box::new(Fifo::new(parameters))),
-};
 
 /// First in, first out.
 ///
@@ -29,12 +19,16 @@ pub struct Fifo {
     len: usize,
 }
 
-impl Fifo {
-    /// An empty queue for these frames.
-    ///
-    /// # Panics
-    /// If their numbers do not fit in 32 bits.
-    pub fn new(parameters: &Parameters) -> Fifo {
+impl Registered for Fifo {
+    const ABOUT: About = About {
+        name: "fifo",
+        line: "evicts the page that was loaded first, used or not",
+        paper: "L. A. Belady, A Study of Replacement Algorithms for a Virtual-Storage Computer, 1966",
+        settings: &[],
+    };
+    const READS_BITS: bool = false;
+
+    fn new(parameters: &Parameters) -> Fifo {
         Fifo { rings: Rings::new(parameters.first, parameters.frames), oldest: None, len: 0 }
     }
 }
@@ -56,6 +50,14 @@ impl Policy for Fifo {
         Some(victim)
     }
 
+    #[inline]
+    fn replace(&mut self, _page: PageId, _witness: &mut dyn Witness) -> Option<Frame> {
+        // The oldest becomes the youngest: the ring turns, and no link changes.
+        let victim = self.oldest;
+        self.rings.rotate(&mut self.oldest);
+        victim
+    }
+
     fn len(&self) -> usize {
         self.len
     }
@@ -63,7 +65,11 @@ impl Policy for Fifo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{BELADY, TEXTBOOK, faults};
+    use super::super::testing::{BELADY, Model, Step, TEXTBOOK, agrees_with, faults};
+    use alloc::boxed::Box;
+    use alloc::collections::VecDeque;
+    use alloc::vec;
+    use alloc::vec::Vec;
 
     #[test]
     fn the_textbook_string_faults_fifteen_times() {
@@ -79,5 +85,31 @@ mod tests {
     #[test]
     fn use_does_not_save_a_page() {
         assert_eq!(faults("fifo", 2, &[1, 2, 1, 1, 3, 1]), 4);
+    }
+
+    struct Queue {
+        frames: usize,
+        pages: VecDeque<u64>,
+    }
+
+    impl Model for Queue {
+        fn step(&mut self, step: Step) -> Vec<u64> {
+            match step {
+                Step::Drop(page) => self.pages.retain(|&held| held != page),
+                Step::Use(page) | Step::Write(page) if self.pages.contains(&page) => {}
+                Step::Use(page) | Step::Write(page) => {
+                    self.pages.push_back(page);
+                    if self.pages.len() > self.frames {
+                        return vec![self.pages.pop_front().expect("memory is full")];
+                    }
+                }
+            }
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn it_is_a_queue() {
+        agrees_with("fifo", |frames| Box::new(Queue { frames, pages: VecDeque::new() }));
     }
 }

@@ -6,19 +6,9 @@
 //!
 //! 8 bytes a frame; every operation takes constant time.
 
-use alloc::boxed::Box;
-
-use super::{Entry, Observe, PageId, Parameters, Policy, Replacement, Witness};
+use super::{About, Observe, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
-
-/// LRU in the registry.
-pub const ENTRY: Entry = Entry {
-    name: "lru",
-    line: "evicts the page used least recently, from a record of every reference",
-    paper: "R. L. Mattson et al., Evaluation Techniques for Storage Hierarchies, 1970",
-    make: |parameters| Replacement::Observed(Box::new(Lru::new(parameters))),
-};
 
 /// Least recently used, exactly.
 ///
@@ -30,12 +20,16 @@ pub struct Lru {
     len: usize,
 }
 
-impl Lru {
-    /// An empty order for these frames.
-    ///
-    /// # Panics
-    /// If their numbers do not fit in 32 bits.
-    pub fn new(parameters: &Parameters) -> Lru {
+impl Registered for Lru {
+    const ABOUT: About = About {
+        name: "lru",
+        line: "evicts the page used least recently, from a record of every reference",
+        paper: "R. L. Mattson et al., Evaluation Techniques for Storage Hierarchies, 1970",
+        settings: &[],
+    };
+    const READS_BITS: bool = false;
+
+    fn new(parameters: &Parameters) -> Lru {
         Lru { rings: Rings::new(parameters.first, parameters.frames), coldest: None, len: 0 }
     }
 }
@@ -57,12 +51,21 @@ impl Policy for Lru {
         Some(victim)
     }
 
+    #[inline]
+    fn replace(&mut self, _page: PageId, _witness: &mut dyn Witness) -> Option<Frame> {
+        // The coldest becomes the hottest: the ring turns, and no link changes.
+        let victim = self.coldest;
+        self.rings.rotate(&mut self.coldest);
+        victim
+    }
+
     fn len(&self) -> usize {
         self.len
     }
 }
 
 impl Observe for Lru {
+    #[inline]
     fn touch(&mut self, frame: Frame) {
         if self.rings.is_linked(frame) {
             self.rings.remove(&mut self.coldest, frame);
@@ -73,8 +76,10 @@ impl Observe for Lru {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{BELADY, Bits, TEXTBOOK, faults};
+    use super::super::testing::{BELADY, Bits, Model, Step, TEXTBOOK, agrees_with, faults, includes};
     use super::*;
+    use alloc::boxed::Box;
+    use alloc::vec;
     use alloc::vec::Vec;
 
     #[test]
@@ -87,6 +92,11 @@ mod tests {
         assert_eq!(faults("lru", 3, BELADY), 10);
         assert_eq!(faults("lru", 4, BELADY), 8);
         assert_eq!(faults("lru", 5, BELADY), 5);
+    }
+
+    #[test]
+    fn what_it_holds_in_less_memory_it_holds_in_more() {
+        includes("lru");
     }
 
     #[test]
@@ -103,8 +113,30 @@ mod tests {
         lru.touch(Frame(0));
         lru.remove(Frame(1));
         lru.touch(Frame(1));
-        let mut bits = Bits(Vec::new());
+        let mut bits = Bits::new(3);
         let out: Vec<_> = core::iter::from_fn(|| lru.evict(&mut bits)).collect();
         assert_eq!(out, [Frame(2), Frame(0)]);
+    }
+
+    /// Pages in order of last use, the coldest first.
+    struct Stack {
+        frames: usize,
+        pages: Vec<u64>,
+    }
+
+    impl Model for Stack {
+        fn step(&mut self, step: Step) -> Vec<u64> {
+            let (Step::Use(page) | Step::Write(page) | Step::Drop(page)) = step;
+            self.pages.retain(|&held| held != page);
+            if !matches!(step, Step::Drop(_)) {
+                self.pages.push(page);
+            }
+            if self.pages.len() > self.frames { vec![self.pages.remove(0)] } else { Vec::new() }
+        }
+    }
+
+    #[test]
+    fn it_is_a_stack_in_order_of_last_use() {
+        agrees_with("lru", |frames| Box::new(Stack { frames, pages: Vec::new() }));
     }
 }

@@ -2,19 +2,27 @@
 //!
 //! A policy orders the *evictable* frames. It learns that a frame has become evictable ([`insert`]),
 //! that one no longer is ([`remove`]: freed, pinned, being written), and is asked for a victim
-//! ([`evict`]). How many to evict, and when, is not its business.
+//! ([`evict`]), or for a victim to make room for a page that is known ([`replace`]). How many to evict,
+//! and when, is not its business, unless it is one of those that size a process ([`Sizing`]).
 //!
-//! What a policy may know of the references in between is the difference between textbook and machine.
-//! Hardware keeps one accessed bit a page, so a policy for real machines ([`Policy`]) can only ask a
-//! [`Witness`] whether a frame was used since it last asked. Exact LRU and its kin need every single
-//! reference in order ([`Observe`]); only a world that sees them all, such as the lab, can drive those.
-//! The two are different types, so a kernel that tries to run exact LRU does not compile.
+//! What a policy may know of the references in between is the difference between textbook and machine,
+//! and it is in the types:
+//!
+//! | trait | learns | runs in |
+//! |---|---|---|
+//! | [`Policy`] | one accessed bit a page, when it asks a [`Witness`] | any machine |
+//! | [`Observe`] | every reference, in order | the lab, a buffer pool |
+//! | [`Foresee`] | when each page will be used next | the lab, on a recorded string |
+//! | [`Sizing`] | as `Observe`; gives frames up unasked | the lab |
+//!
+//! so a kernel that tries to run exact LRU does not compile.
 //!
 //! A page is loaded to be used: the access that faulted is restarted as soon as its frame is mapped.
-//! So `insert` *is* the first reference, the frame's accessed bit is set when its policy first asks
-//! about it, and `touch` is called for later references only.
+//! So `insert` *is* the first reference, and `touch` is called for later references only. Hardware
+//! leaves the accessed bit of a new page set; a world that keeps the bits in software leaves it as
+//! [`load_is_use`](Policy::load_is_use) wants it.
 //!
-//! To add a policy: write its file, with an [`Entry`], and add a `mod` line and a line in [`POLICIES`].
+//! To add a policy: write its file, implement [`Registered`], and add one line to the registry below.
 //!
 //! Invariant: per-frame arrays are made at construction, and nothing is allocated later, as a machine
 //! that evicts has no memory to give. A policy may choose badly, never corrupt: who evicts checks each
@@ -25,35 +33,155 @@
 //! [`insert`]: Policy::insert
 //! [`remove`]: Policy::remove
 //! [`evict`]: Policy::evict
+//! [`replace`]: Policy::replace
 
-pub mod clock;
-pub mod fifo;
-pub mod lru;
-pub mod random;
+mod ghosts;
+mod settings;
+
+pub use settings::{Setting, SettingError, Settings};
 
 use alloc::boxed::Box;
 
 use crate::addr::Frame;
 
-/// Every policy, in the order in which they are listed to users.
-pub static POLICIES: &[Entry] = &[fifo::ENTRY, clock::ENTRY, lru::ENTRY, random::ENTRY];
+/// The registry: a line a policy, in the order in which they are listed to users. The word before
+/// the type says what it learns: `blind` of accessed bits, `observed` of references, `foreseen` of the
+/// future, `sizing` of references, and it decides how many frames as well.
+macro_rules! registry {
+    ($($kind:ident $module:ident :: $Type:ident;)*) => {
+        $(pub mod $module;)*
+
+        /// Every policy, in the order in which they are listed to users.
+        pub static POLICIES: &[Entry] = &[$(Entry {
+            about: &<$module::$Type as Registered>::ABOUT,
+            make: |parameters| registry!(@boxed $kind $module::$Type, parameters),
+        }),*];
+
+        /// Calls `visitor` with the type of the policy of this name, so that it can run code made for
+        /// that type alone; `None` if there is no such policy.
+        pub fn visit<V: Visitor>(name: &str, visitor: V) -> Option<V::Output> {
+            $(if name == <$module::$Type as Registered>::ABOUT.name {
+                return Some(visitor.$kind::<$module::$Type>());
+            })*
+            None
+        }
+    };
+    (@boxed blind $Type:ty, $parameters:expr) => {
+        Replacement::Blind(Box::new(<$Type>::new($parameters)))
+    };
+    (@boxed observed $Type:ty, $parameters:expr) => {
+        Replacement::Observed(Box::new(<$Type>::new($parameters)))
+    };
+    (@boxed foreseen $Type:ty, $parameters:expr) => {
+        Replacement::Foreseen(Box::new(<$Type>::new($parameters)))
+    };
+    (@boxed sizing $Type:ty, $parameters:expr) => {
+        Replacement::Sizing(Box::new(<$Type>::new($parameters)))
+    };
+}
+
+registry! {
+    blind fifo::Fifo;
+    foreseen opt::Opt;
+    observed lru::Lru;
+    blind clock::Clock;
+    blind random::Random;
+}
 
 /// The policy of this name.
 pub fn by_name(name: &str) -> Option<&'static Entry> {
-    POLICIES.iter().find(|entry| entry.name == name)
+    POLICIES.iter().find(|entry| entry.about.name == name)
 }
 
-/// A policy that can be asked for by name.
+/// A policy as users ask for it: which, and with what settings.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct Choice {
+    /// Which.
+    pub entry: &'static Entry,
+    /// What the user set.
+    pub settings: Settings,
+}
+
+impl Choice {
+    /// The policy of this name, as it is.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn of(name: &str) -> Choice {
+        let entry = by_name(name).expect("the name of a registered policy");
+        Choice { entry, settings: Settings::NONE }
+    }
+
+    /// The policy that `text` names: `clock`, or with settings `lru-k:k=3`, several joined by `:`.
+    ///
+    /// # Errors
+    /// If there is no such policy, it has no such setting, or a value is outside its range.
+    pub fn parse(text: &str) -> Result<Choice, SettingError> {
+        let (name, settings) = text.split_once(':').unwrap_or((text, ""));
+        let entry = by_name(name).ok_or(SettingError::NoSuchPolicy)?;
+        Ok(Choice { entry, settings: Settings::parse(settings, entry.about.settings)? })
+    }
+
+    /// Makes one with no frame in it; the settings are those of the choice.
+    pub fn make(&self, parameters: &Parameters) -> Replacement {
+        (self.entry.make)(&Parameters { settings: self.settings, ..*parameters })
+    }
+}
+
+impl PartialEq for Choice {
+    fn eq(&self, other: &Choice) -> bool {
+        self.entry.about.name == other.entry.about.name && self.settings == other.settings
+    }
+}
+
+/// What users are told of a policy.
+#[derive(Debug)]
+pub struct About {
     /// What users type: lower case.
     pub name: &'static str,
     /// What it evicts, in one line.
     pub line: &'static str,
     /// Where it was first described.
     pub paper: &'static str,
+    /// What can be set, each with its default; at most [`Settings::MAX`].
+    pub settings: &'static [Setting],
+}
+
+/// A policy that can be asked for by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// What users are told of it.
+    pub about: &'static About,
     /// Makes one with no frame in it.
     pub make: fn(&Parameters) -> Replacement,
+}
+
+/// A policy that can be registered.
+pub trait Registered: Policy + Sized {
+    /// What users are told of it.
+    const ABOUT: About;
+    /// Whether it ever asks for accessed bits; worlds that keep them in software need not, if not.
+    const READS_BITS: bool = true;
+
+    /// One with no frame in it.
+    ///
+    /// # Panics
+    /// If the numbers of its frames do not fit in 32 bits.
+    fn new(parameters: &Parameters) -> Self;
+}
+
+/// Code that is compiled for each policy by itself: see [`visit`].
+pub trait Visitor: Sized {
+    /// What it makes.
+    type Output;
+    /// For a policy that is told of nothing.
+    fn blind<P: Registered + 'static>(self) -> Self::Output;
+    /// For one that is told of every reference.
+    fn observed<P: Registered + Observe + 'static>(self) -> Self::Output;
+    /// For one that is told the future.
+    fn foreseen<P: Registered + Foresee + 'static>(self) -> Self::Output;
+    /// For one that decides how many frames a process holds.
+    fn sizing<P: Registered + Sizing + 'static>(self) -> Self::Output;
 }
 
 /// What a policy is made for.
@@ -61,16 +189,19 @@ pub struct Entry {
 pub struct Parameters {
     /// The lowest frame that it will be given.
     pub first: Frame,
-    /// How many frames there are from `first` on: they size its arrays.
+    /// How many frames there are from `first` on: they size its arrays, and shares of memory are
+    /// shares of them.
     pub frames: usize,
     /// What chance starts from, in policies that play.
     pub seed: u64,
+    /// What the user set; the rest has its default.
+    pub settings: Settings,
 }
 
 impl Parameters {
-    /// For the frames `0..frames`, with seed 0.
+    /// For the frames `0..frames`, with seed 0 and all settings at their defaults.
     pub const fn new(frames: usize) -> Parameters {
-        Parameters { first: Frame(0), frames, seed: 0 }
+        Parameters { first: Frame(0), frames, seed: 0, settings: Settings::NONE }
     }
 }
 
@@ -79,12 +210,22 @@ impl Parameters {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PageId(pub u64);
 
-/// What hardware can tell about a resident frame: one bit of use, one of change.
+/// What hardware can tell about a resident frame: one bit of use, one of change. And the time.
 pub trait Witness {
     /// Reads the accessed bit of `frame` and clears it.
     fn take_accessed(&mut self, frame: Frame) -> bool;
+
     /// Whether evicting `frame` costs a write.
     fn is_dirty(&self, frame: Frame) -> bool;
+
+    /// Virtual time: references made so far where every one is seen, else nanoseconds.
+    fn now(&self) -> u64;
+
+    /// Asks for a dirty `frame` to be written back while it stays where it is, so that it can be had
+    /// without a wait later. A world that cannot write in advance ignores it.
+    fn launder(&mut self, frame: Frame) {
+        let _ = frame;
+    }
 }
 
 /// An order of eviction over the evictable frames. A pinned frame is simply not in it.
@@ -104,6 +245,35 @@ pub trait Policy: Send {
     /// Chooses a victim and forgets it; `None` only if no frame is evictable.
     fn evict(&mut self, witness: &mut dyn Witness) -> Option<Frame>;
 
+    /// Chooses a victim, and puts `page`, for which it makes room, into its frame at once; `None` only
+    /// if no frame is evictable. The papers' step for a miss when memory is full: some choose by the
+    /// page that comes.
+    ///
+    /// The same as [`evict`](Self::evict) and [`insert`](Self::insert), unless a policy says otherwise.
+    #[inline]
+    fn replace(&mut self, page: PageId, witness: &mut dyn Witness) -> Option<Frame> {
+        let frame = self.evict(witness)?;
+        self.insert(frame, page);
+        Some(frame)
+    }
+
+    /// A beat of the timer, for policies that look at the accessed bits from time to time. The world
+    /// chooses the period: one that counts references follows [`period`](Self::period).
+    fn tick(&mut self, witness: &mut dyn Witness) {
+        let _ = witness;
+    }
+
+    /// References between two beats; 0 if it needs none.
+    fn period(&self) -> u64 {
+        0
+    }
+
+    /// Whether the reference that loads a page counts as a use, where bits are kept in software:
+    /// whether a new page's accessed bit is set. Hardware sets it always.
+    fn load_is_use(&self) -> bool {
+        true
+    }
+
     /// Number of evictable frames.
     fn len(&self) -> usize;
 
@@ -120,12 +290,36 @@ pub trait Observe: Policy {
     fn touch(&mut self, frame: Frame);
 }
 
+/// A policy that is told the future.
+pub trait Foresee: Policy {
+    /// Says that the next reference to `frame` will be the one at time `next`, `u64::MAX` for never.
+    /// Told after every insertion and every reference.
+    fn foretell(&mut self, frame: Frame, next: u64);
+}
+
+/// A policy that decides how many frames a process holds, not only which: it gives up frames that
+/// nobody asked for.
+pub trait Sizing: Policy {
+    /// Notes a reference to `frame` at virtual time `now`; one that reads accessed bits ignores it.
+    fn touch(&mut self, frame: Frame, now: u64) {
+        let _ = (frame, now);
+    }
+
+    /// Takes a frame away that the process does not deserve any more, if there is one. Asked after
+    /// every reference until it says `None`; `fault` says whether that reference was a fault.
+    fn release(&mut self, fault: bool, witness: &mut dyn Witness) -> Option<Frame>;
+}
+
 /// A policy as it comes from the registry: what it needs to be told is in its type.
 pub enum Replacement {
     /// Needs no more than accessed bits: runs anywhere.
     Blind(Box<dyn Policy>),
     /// Needs every reference.
     Observed(Box<dyn Observe>),
+    /// Needs the future.
+    Foreseen(Box<dyn Foresee>),
+    /// Decides how many frames a process holds.
+    Sizing(Box<dyn Sizing>),
 }
 
 impl Replacement {
@@ -134,29 +328,22 @@ impl Replacement {
         match self {
             Replacement::Blind(policy) => policy.as_ref(),
             Replacement::Observed(policy) => policy.as_ref(),
+            Replacement::Foreseen(policy) => policy.as_ref(),
+            Replacement::Sizing(policy) => policy.as_ref(),
         }
     }
 
-    /// The policy, whatever it needs. Who drives an observed one must tell it of references as well.
+    /// The policy, whatever it needs. Who drives one that needs more must tell it more.
     pub fn as_policy_mut(&mut self) -> &mut dyn Policy {
         match self {
             Replacement::Blind(policy) => policy.as_mut(),
             Replacement::Observed(policy) => policy.as_mut(),
+            Replacement::Foreseen(policy) => policy.as_mut(),
+            Replacement::Sizing(policy) => policy.as_mut(),
         }
     }
 
-    /// The policy, if it needs no more than accessed bits; else the one that needs more, back.
-    ///
-    /// # Errors
-    /// With the observed policy, so that the caller can still name it or drive it.
-    pub fn into_blind(self) -> Result<Box<dyn Policy>, Box<dyn Observe>> {
-        match self {
-            Replacement::Blind(policy) => Ok(policy),
-            Replacement::Observed(policy) => Err(policy),
-        }
-    }
-
-    /// Notes a reference, if the policy needs it.
+    /// Notes a reference, if the policy is one that observes them.
     #[inline]
     pub fn touch(&mut self, frame: Frame) {
         if let Replacement::Observed(policy) = self {
@@ -166,64 +353,26 @@ impl Replacement {
 }
 
 #[cfg(test)]
+mod testing;
+
+#[cfg(test)]
 mod tests {
+    use super::testing::{Bits, TEXTBOOK, faults};
     use super::*;
-    use alloc::vec;
     use alloc::vec::Vec;
-
-    /// Accessed bits without a machine.
-    pub(super) struct Bits(pub(super) Vec<bool>);
-
-    impl Witness for Bits {
-        fn take_accessed(&mut self, frame: Frame) -> bool {
-            core::mem::take(&mut self.0[frame.index()])
-        }
-
-        fn is_dirty(&self, _frame: Frame) -> bool {
-            false
-        }
-    }
-
-    /// Faults of the policy `name` on `frames` frames, all free at first, for a reference string.
-    pub(super) fn faults(name: &str, frames: usize, refs: &[u64]) -> usize {
-        let entry = by_name(name).expect("a registered policy");
-        let mut policy = (entry.make)(&Parameters::new(frames));
-        let mut holds = vec![None; frames];
-        let mut bits = Bits(vec![false; frames]);
-        let mut faults = 0;
-        for &page in refs {
-            let resident = holds.iter().position(|&held| held == Some(page));
-            let frame = resident.unwrap_or_else(|| {
-                faults += 1;
-                let free = holds.iter().position(Option::is_none);
-                let frame = free.unwrap_or_else(|| {
-                    policy.as_policy_mut().evict(&mut bits).expect("memory is full").index()
-                });
-                holds[frame] = Some(page);
-                policy.as_policy_mut().insert(Frame(frame as u32), PageId(page));
-                frame
-            });
-            bits.0[frame] = true;
-            if resident.is_some() {
-                policy.touch(Frame(frame as u32));
-            }
-        }
-        faults
-    }
-
-    /// The string that operating-system textbooks print.
-    pub(super) const TEXTBOOK: &[u64] =
-        &[7, 0, 1, 2, 0, 3, 0, 4, 2, 3, 0, 3, 2, 1, 2, 0, 1, 7, 0, 1];
-    /// Bélády's string, on which FIFO loses by more frames.
-    pub(super) const BELADY: &[u64] = &[1, 2, 3, 4, 1, 2, 5, 1, 2, 3, 4, 5];
 
     #[test]
     fn names_are_unique_and_found() {
         for (at, entry) in POLICIES.iter().enumerate() {
-            let first = POLICIES.iter().position(|other| other.name == entry.name);
-            assert_eq!(first, Some(at), "{} is registered twice", entry.name);
-            assert_eq!(by_name(entry.name).map(|found| found.line), Some(entry.line));
-            assert_eq!(entry.name, entry.name.to_lowercase());
+            let name = entry.about.name;
+            let first = POLICIES.iter().position(|other| other.about.name == name);
+            assert_eq!(first, Some(at), "{name} is registered twice");
+            assert_eq!(by_name(name).map(|found| found.about.line), Some(entry.about.line));
+            assert!(entry.about.settings.len() <= Settings::MAX, "{name} has too many settings");
+            for setting in entry.about.settings {
+                assert!(setting.range.contains(&setting.default), "{name}:{}", setting.name);
+            }
+            assert_eq!(name, name.to_lowercase());
         }
         assert!(by_name("nothing").is_none());
     }
@@ -231,34 +380,62 @@ mod tests {
     #[test]
     fn every_policy_faults_once_a_page_when_all_fit() {
         for entry in POLICIES {
-            assert_eq!(faults(entry.name, 6, TEXTBOOK), 6, "{}", entry.name);
+            let name = entry.about.name;
+            assert_eq!(faults(name, 6, TEXTBOOK), 6, "{name}");
         }
     }
 
     #[test]
     fn every_policy_empties_and_starts_where_its_frames_do() {
         for entry in POLICIES {
-            let parameters = Parameters { first: Frame(100), frames: 4, seed: 1 };
+            let name = entry.about.name;
+            let parameters = Parameters { first: Frame(100), ..Parameters::new(4) };
             let mut replacement = (entry.make)(&parameters);
             let policy = replacement.as_policy_mut();
-            let mut bits = Bits(vec![true; 104]);
-            assert_eq!(policy.evict(&mut bits), None, "{}", entry.name);
+            let mut bits = Bits::new(104);
+            assert_eq!(policy.evict(&mut bits), None, "{name}");
             for frame in 100..104 {
-                policy.insert(Frame(frame), PageId(0));
+                policy.insert(Frame(frame), PageId(frame.into()));
             }
             policy.remove(Frame(101));
             assert_eq!(policy.len(), 3);
             let mut out = [(); 3].map(|()| policy.evict(&mut bits).expect("three are left").0);
             out.sort_unstable();
-            assert_eq!(out, [100, 102, 103], "{}", entry.name);
-            assert!(policy.is_empty() && policy.evict(&mut bits).is_none(), "{}", entry.name);
+            assert_eq!(out, [100, 102, 103], "{name}");
+            assert!(policy.is_empty() && policy.evict(&mut bits).is_none(), "{name}");
         }
     }
 
     #[test]
-    fn only_observed_policies_are_told_of_references() {
-        let observed = |entry: &&Entry| (entry.make)(&Parameters::new(1)).into_blind().is_err();
-        let names: Vec<_> = POLICIES.iter().filter(observed).map(|entry| entry.name).collect();
-        assert_eq!(names, ["lru"]);
+    fn a_visitor_meets_the_type_that_the_registry_makes() {
+        struct Which;
+        impl Visitor for Which {
+            type Output = &'static str;
+            fn blind<P: Registered>(self) -> &'static str {
+                "blind"
+            }
+            fn observed<P: Registered + Observe>(self) -> &'static str {
+                "observed"
+            }
+            fn foreseen<P: Registered + Foresee>(self) -> &'static str {
+                "foreseen"
+            }
+            fn sizing<P: Registered + Sizing>(self) -> &'static str {
+                "sizing"
+            }
+        }
+        for entry in POLICIES {
+            let expected = match (entry.make)(&Parameters::new(1)) {
+                Replacement::Blind(_) => "blind",
+                Replacement::Observed(_) => "observed",
+                Replacement::Foreseen(_) => "foreseen",
+                Replacement::Sizing(_) => "sizing",
+            };
+            assert_eq!(visit(entry.about.name, Which), Some(expected));
+        }
+        assert_eq!(visit("nothing", Which), None);
+        let blind: Vec<_> =
+            POLICIES.iter().filter(|e| visit(e.about.name, Which) == Some("blind")).collect();
+        assert!(blind.iter().all(|entry| entry.about.name != "lru"), "no hardware sees each use");
     }
 }

@@ -10,16 +10,8 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
-use super::{Entry, PageId, Parameters, Policy, Replacement, Witness};
+use super::{About, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
-
-/// Random in the registry.
-pub const ENTRY: Entry = Entry {
-    name: "random",
-    line: "evicts any page, by chance from a seed",
-    paper: "L. A. Belady, A Study of Replacement Algorithms for a Virtual-Storage Computer, 1966",
-    make: |parameters| Replacement::Blind(Box::new(Random::new(parameters))),
-};
 
 /// Uniform chance, the same for the same seed.
 ///
@@ -33,13 +25,17 @@ pub struct Random {
     generator: SplitMix,
 }
 
-impl Random {
-    /// No members yet among these frames.
-    ///
-    /// # Panics
-    /// If their numbers do not fit in 32 bits.
-    pub fn new(parameters: &Parameters) -> Random {
-        let Parameters { first, frames, seed } = *parameters;
+impl Registered for Random {
+    const ABOUT: About = About {
+        name: "random",
+        line: "evicts any page, by chance from a seed",
+        paper: "L. A. Belady, A Study of Replacement Algorithms for a Virtual-Storage Computer, 1966",
+        settings: &[],
+    };
+    const READS_BITS: bool = false;
+
+    fn new(parameters: &Parameters) -> Random {
+        let Parameters { first, frames, seed, .. } = *parameters;
         assert!(
             frames <= (u32::MAX - first.0) as usize,
             "{frames} frames from {first:?} are more than 32 bits number"
@@ -52,7 +48,9 @@ impl Random {
             generator: SplitMix(seed),
         }
     }
+}
 
+impl Random {
     /// The index of `frame`, and its place + 1.
     fn place_of(&self, frame: Frame) -> (usize, u32) {
         let index = frame.0.wrapping_sub(self.first.0) as usize;
@@ -121,7 +119,7 @@ impl SplitMix {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Bits;
+    use super::super::testing::{Bits, Memory, Step};
     use super::*;
     use alloc::vec::Vec;
 
@@ -129,7 +127,7 @@ mod tests {
         let parameters = Parameters { seed, ..Parameters::new(frames as usize) };
         let mut policy = Random::new(&parameters);
         (0..frames).for_each(|frame| policy.insert(Frame(frame), PageId(0)));
-        let mut bits = Bits(Vec::new());
+        let mut bits = Bits::new(0);
         core::iter::from_fn(|| policy.evict(&mut bits)).map(|frame| frame.0).collect()
     }
 
@@ -170,5 +168,26 @@ mod tests {
         let mut policy = Random::new(&Parameters::new(4));
         policy.insert(Frame(2), PageId(0));
         policy.insert(Frame(2), PageId(0));
+    }
+
+    #[test]
+    fn it_never_evicts_what_is_not_there() {
+        for seed in 0..300 {
+            let mut generator = SplitMix(seed);
+            let mut memory = Memory::new("random", 7);
+            for _ in 0..300 {
+                let page = generator.below(15).into();
+                if generator.below(5) == 0 {
+                    memory.step(Step::Drop(page), u64::MAX);
+                    continue;
+                }
+                let before = memory.holds.clone();
+                let full = !before.contains(&None) && !before.contains(&Some(page));
+                let left = memory.step(Step::Use(page), u64::MAX);
+                assert_eq!(left.len(), usize::from(full), "seed {seed}");
+                assert!(left.iter().all(|&page| before.contains(&Some(page))), "seed {seed}");
+                assert!(memory.holds.contains(&Some(page)), "seed {seed}");
+            }
+        }
     }
 }
