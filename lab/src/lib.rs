@@ -18,6 +18,7 @@ pub mod replay;
 pub mod report;
 pub mod scenario;
 pub mod size;
+pub mod string;
 
 pub use experiment::{Experiment, LabError, Memory, SwapChoice};
 pub use report::Report;

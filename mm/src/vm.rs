@@ -398,9 +398,9 @@ impl Vm {
             match find() {
                 Find::Ready(mut locked) => {
                     locked.set(Flags::REFERENCED);
-                    return FileOutcome::Done;
+                    return FileOutcome::Done(Some(locked.frame()));
                 }
-                Find::Beyond => return FileOutcome::Done,
+                Find::Beyond => return FileOutcome::Done(None),
                 Find::Wait { request, .. } => return FileOutcome::Wait(request),
                 Find::Failed => return FileOutcome::Failed(Cause::Io),
                 Find::NoMemory => match self.make_room(at, machine) {
@@ -502,8 +502,8 @@ impl Census {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum FileOutcome {
-    /// The page is in the page cache.
-    Done,
+    /// The page is in the page cache, in this frame; in none if it is beyond the end.
+    Done(Option<Frame>),
     /// Try again when this request has ended.
     Wait(RequestId),
     /// It cannot be had.

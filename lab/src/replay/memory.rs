@@ -3,7 +3,7 @@
 use vellum_machine::disk::{Direction as DiskDirection, Request as DiskRequest};
 use vellum_machine::sim::Translation;
 use vellum_mm::account::oom::{self, Candidate};
-use vellum_mm::addr::{FileRef, PAGE_BYTES, Page};
+use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES, Page};
 use vellum_mm::event::Target;
 use vellum_mm::fault::{Attempt, Cause, Outcome, Resolved};
 use vellum_mm::machine::Access as Wanted;
@@ -70,10 +70,23 @@ impl Replay<'_> {
             self.threads[thread as usize].refused = true;
             return self.begin_work(cpu, thread, Work::Access(access.page, access.kind));
         };
-        if self.observed {
-            self.vm.touch(frame);
+        if self.watched {
+            self.watch(thread, frame, access.kind == Kind::Store, access.count, false);
         }
         Step::Done
+    }
+
+    /// Tells of a use of a frame whoever wants to know of each. The policy has counted it already if
+    /// this use `loaded` the page.
+    #[inline(never)]
+    fn watch(&mut self, thread: ThreadId, frame: Frame, write: bool, count: u32, loaded: bool) {
+        if let Some(tape) = &mut self.tape {
+            let process = self.threads[thread as usize].process;
+            tape.reference(self.vm, self.sim, process, frame, write, count);
+        }
+        if !loaded {
+            self.vm.touch(frame);
+        }
     }
 
     /// Starts work that may have to wait.
@@ -140,6 +153,7 @@ impl Replay<'_> {
                     return (Step::Done, Work::None);
                 }
                 let outcome = self.vm.read_page(self.at(cpu), self.sim, file, next);
+                self.watch_file(thread, outcome, false);
                 let step = self.file_step(cpu, thread, outcome);
                 let next = if step == Step::Done { next + 1 } else { next };
                 (step, Work::Read { file, next, end })
@@ -152,6 +166,7 @@ impl Replay<'_> {
                 let to = PAGE_BYTES.min(from + (end - next));
                 let at = self.at(cpu);
                 let outcome = self.vm.write_page(at, self.sim, file, index, from, to);
+                self.watch_file(thread, outcome, true);
                 let step = self.file_step(cpu, thread, outcome);
                 let next = if step == Step::Done { next + (to - from) } else { next };
                 (step, Work::Write { file, next, end })
@@ -166,6 +181,13 @@ impl Replay<'_> {
         }
     }
 
+    /// A page of the page cache that a call used counts as a reference.
+    fn watch_file(&mut self, thread: ThreadId, outcome: FileOutcome, write: bool) {
+        if let (true, FileOutcome::Done(Some(frame))) = (self.watched, outcome) {
+            self.watch(thread, frame, write, 1, false);
+        }
+    }
+
     fn file_step(&mut self, cpu: usize, thread: ThreadId, outcome: FileOutcome) -> Step {
         self.pump(cpu);
         self.reclaim_in_background(cpu);
@@ -174,7 +196,7 @@ impl Replay<'_> {
             FileOutcome::Wait(request) => self.wait_for(thread, cpu, request, false),
             FileOutcome::Failed(Cause::OutOfMemory) => self.out_of_memory(cpu),
             // The simulated disks do not fail; a write beyond what a file can hold is passed over.
-            FileOutcome::Done | FileOutcome::Failed(_) => Step::Done,
+            FileOutcome::Done(_) | FileOutcome::Failed(_) => Step::Done,
         }
     }
 
@@ -182,14 +204,16 @@ impl Replay<'_> {
     fn touch_page(&mut self, cpu: usize, thread: ThreadId, page: Page, wanted: Wanted) -> Step {
         let process = self.threads[thread as usize].process;
         let Some(space) = self.processes[process as usize].space else { return Step::Done };
+        let mut loaded = false;
         // Ends: a fault that is done makes the next access succeed, unless an eviction comes between.
         loop {
             if !std::mem::take(&mut self.threads[thread as usize].refused) {
                 let (id, root) = (self.spaces[space].id, self.spaces[space].root);
                 let translation = self.sim.access(cpu as u32, id, root, page, wanted);
                 if let Some(frame) = translation.frame() {
-                    if self.observed {
-                        self.vm.touch(frame);
+                    if self.watched {
+                        let write = wanted == Wanted::Write;
+                        self.watch(thread, frame, write, 1, loaded);
                     }
                     return Step::Done;
                 }
@@ -207,6 +231,7 @@ impl Replay<'_> {
             self.count_tables(space);
             match outcome {
                 Outcome::Done(resolved) => {
+                    loaded = matches!(resolved, Resolved::ZeroFill | Resolved::Copied);
                     self.account(cpu, process, attempt, resolved);
                     self.reclaim_in_background(cpu);
                     self.note_peaks();

@@ -38,6 +38,7 @@ use crate::report::{
     ByKind, Faults, MachineReport, MemoryReport, OomKill, ProcessReport, Reclaim, Report, Time,
     TlbReport, TraceReport,
 };
+use crate::string::Tape;
 
 /// Picoseconds of a nanosecond.
 const PS: u64 = 1000;
@@ -48,7 +49,9 @@ pub struct Replay<'a> {
     sim: &'a Sim,
     profile: &'a Profile,
     warmth: Warmth,
-    observed: bool,
+    /// Whether anybody wants to know of each use of a frame.
+    watched: bool,
+    tape: Option<Tape>,
 
     threads: Vec<Thread>,
     processes: Vec<Process>,
@@ -110,7 +113,8 @@ impl<'a> Replay<'a> {
             sim,
             profile: &experiment.profile,
             warmth: experiment.warmth,
-            observed: vm.is_observed(),
+            watched: vm.is_observed(),
+            tape: None,
             threads: Vec::new(),
             processes: Vec::new(),
             spaces: Vec::new(),
@@ -131,6 +135,18 @@ impl<'a> Replay<'a> {
             stats: Stats::default(),
             kills: Vec::new(),
         }
+    }
+
+    /// Has every use of a frame written down, from now on; see [`take_tape`](Self::take_tape). The
+    /// machine must keep what is freed ([`Sim::keep_freed`]).
+    pub(crate) fn record_on(&mut self, tape: Tape) {
+        self.tape = Some(tape);
+        self.watched = true;
+    }
+
+    /// What was written down.
+    pub(crate) fn take_tape(&mut self) -> Option<Tape> {
+        self.tape.take()
     }
 
     /// Events executed or read so far.

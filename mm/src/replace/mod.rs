@@ -215,6 +215,12 @@ pub trait Witness {
     /// Reads the accessed bit of `frame` and clears it.
     fn take_accessed(&mut self, frame: Frame) -> bool;
 
+    /// The same for `frame` and those after it, until one was not accessed or `most` were: how many
+    /// were. A world that keeps many bits in a word can do them at once.
+    fn take_accessed_run(&mut self, frame: Frame, most: usize) -> usize {
+        (0..most).take_while(|&at| self.take_accessed(Frame(frame.0 + at as u32))).count()
+    }
+
     /// Whether evicting `frame` costs a write.
     fn is_dirty(&self, frame: Frame) -> bool;
 

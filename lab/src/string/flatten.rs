@@ -1,0 +1,108 @@
+//! From a trace to a string: which page each access uses, whatever its address.
+//!
+//! The trace is replayed on the full system, in more memory than it can use. There a page keeps its
+//! frame for as long as it lives, so frames tell pages apart through `fork`, `mremap`, shared mappings,
+//! the page cache and copy-on-write; a frame that was freed and given out again is another page.
+//! Reading memory that was never written uses the one frame of zeros, which no policy may evict: such
+//! references are not in the string.
+
+use std::path::Path;
+
+use vellum_machine::sim::Sim;
+use vellum_mm::Vm;
+use vellum_mm::addr::Frame;
+use vellum_mm::frames::table::{Flags, Kind};
+use vellum_trace::event::{Meta, ProcessId};
+
+use super::{Holds, PageNumber, RefString};
+use crate::experiment::{Experiment, LabError, Progress};
+use crate::report::Report;
+
+/// No page.
+const NONE: PageNumber = PageNumber::MAX;
+
+/// A trace as a string, and what the replay that made it found.
+#[derive(Debug)]
+pub struct Flat {
+    /// The string.
+    pub string: RefString,
+    /// The replay in unlimited memory.
+    pub report: Report,
+    /// What is known of the recording.
+    pub meta: Meta,
+}
+
+/// Flattens the trace in `path`. `progress` is called from time to time.
+///
+/// # Errors
+/// If the trace cannot be read or replayed, or has more than [`PAGES_MAX`](super::PAGES_MAX) pages.
+pub fn flatten(path: &Path, progress: impl FnMut(Progress)) -> Result<Flat, LabError> {
+    let experiment = Experiment::default();
+    let (report, tape, meta) = experiment.run_recorded(path, Tape::default(), progress)?;
+    let string = tape.finish()?;
+    Ok(Flat { string, report, meta })
+}
+
+/// Writes down which frames a replay uses.
+#[derive(Debug, Default)]
+pub(crate) struct Tape {
+    string: RefString,
+    page_in: Vec<PageNumber>, // by frame
+    freed: Vec<Frame>,
+    overflow: bool,
+}
+
+impl Tape {
+    /// A use of a frame by a process, and of `count - 1` resident pages before it.
+    pub(crate) fn reference(
+        &mut self,
+        vm: &Vm,
+        sim: &Sim,
+        process: ProcessId,
+        frame: Frame,
+        write: bool,
+        count: u32,
+    ) {
+        self.forget_freed(sim);
+        let index = frame.index();
+        if self.page_in.len() <= index {
+            self.page_in.resize(index + 1, NONE);
+        }
+        if self.page_in[index] == NONE {
+            let state = vm.store().frames.table.peek(frame);
+            let holds = match state.kind() {
+                Kind::Anon => Holds::Anonymous,
+                Kind::File if state.has(Flags::MEMORY) => Holds::Anonymous,
+                Kind::File => Holds::File,
+                _ => {
+                    self.string.push_unrecorded(count.into());
+                    return;
+                }
+            };
+            if self.string.pages() == super::PAGES_MAX {
+                self.overflow = true;
+                return;
+            }
+            self.page_in[index] = self.string.pages();
+            self.string.set_holds(self.page_in[index], holds);
+        }
+        self.string.push_switch(process);
+        self.string.push_unrecorded(u64::from(count - 1));
+        self.string.push(self.page_in[index], write);
+    }
+
+    fn forget_freed(&mut self, sim: &Sim) {
+        sim.take_freed(&mut self.freed);
+        for frame in &self.freed {
+            let Some(page) = self.page_in.get_mut(frame.index()) else { continue };
+            let page = std::mem::replace(page, NONE);
+            if page != NONE {
+                self.string.push_free(page);
+            }
+        }
+    }
+
+    fn finish(self) -> Result<RefString, LabError> {
+        if self.overflow { Err(LabError::TooManyPages) } else { Ok(self.string) }
+    }
+}
