@@ -71,7 +71,7 @@ impl Replay<'_> {
             return self.begin_work(cpu, thread, Work::Access(access.page, access.kind));
         };
         if self.watched {
-            self.watch(thread, frame, access.kind == Kind::Store, access.count, false);
+            self.watch(thread, frame, access.kind == Kind::Store, false);
         }
         Step::Done
     }
@@ -79,10 +79,10 @@ impl Replay<'_> {
     /// Tells of a use of a frame whoever wants to know of each. The policy has counted it already if
     /// this use `loaded` the page.
     #[inline(never)]
-    fn watch(&mut self, thread: ThreadId, frame: Frame, write: bool, count: u32, loaded: bool) {
+    fn watch(&mut self, thread: ThreadId, frame: Frame, write: bool, loaded: bool) {
         if let Some(tape) = &mut self.tape {
             let process = self.threads[thread as usize].process;
-            tape.reference(self.vm, self.sim, process, frame, write, count);
+            tape.reference(self.vm, self.sim, process, frame, write);
         }
         if !loaded {
             self.vm.touch(frame);
@@ -184,7 +184,7 @@ impl Replay<'_> {
     /// A page of the page cache that a call used counts as a reference.
     fn watch_file(&mut self, thread: ThreadId, outcome: FileOutcome, write: bool) {
         if let (true, FileOutcome::Done(Some(frame))) = (self.watched, outcome) {
-            self.watch(thread, frame, write, 1, false);
+            self.watch(thread, frame, write, false);
         }
     }
 
@@ -213,7 +213,7 @@ impl Replay<'_> {
                 if let Some(frame) = translation.frame() {
                     if self.watched {
                         let write = wanted == Wanted::Write;
-                        self.watch(thread, frame, write, 1, loaded);
+                        self.watch(thread, frame, write, loaded);
                     }
                     return Step::Done;
                 }

@@ -39,7 +39,8 @@ pub struct Flat {
 pub fn flatten(path: &Path, progress: impl FnMut(Progress)) -> Result<Flat, LabError> {
     let experiment = Experiment::default();
     let (report, tape, meta) = experiment.run_recorded(path, Tape::default(), progress)?;
-    let string = tape.finish()?;
+    let mut string = tape.finish()?;
+    string.set_references(report.trace.references);
     Ok(Flat { string, report, meta })
 }
 
@@ -53,7 +54,7 @@ pub(crate) struct Tape {
 }
 
 impl Tape {
-    /// A use of a frame by a process, and of `count - 1` resident pages before it.
+    /// A use of a frame by a process.
     pub(crate) fn reference(
         &mut self,
         vm: &Vm,
@@ -61,7 +62,6 @@ impl Tape {
         process: ProcessId,
         frame: Frame,
         write: bool,
-        count: u32,
     ) {
         self.forget_freed(sim);
         let index = frame.index();
@@ -74,10 +74,7 @@ impl Tape {
                 Kind::Anon => Holds::Anonymous,
                 Kind::File if state.has(Flags::MEMORY) => Holds::Anonymous,
                 Kind::File => Holds::File,
-                _ => {
-                    self.string.push_unrecorded(count.into());
-                    return;
-                }
+                _ => return,
             };
             if self.string.pages() == super::PAGES_MAX {
                 self.overflow = true;
@@ -87,7 +84,6 @@ impl Tape {
             self.string.set_holds(self.page_in[index], holds);
         }
         self.string.push_switch(process);
-        self.string.push_unrecorded(u64::from(count - 1));
         self.string.push(self.page_in[index], write);
     }
 
