@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use vellum_mm::addr::{Frame, Page, Pages};
 use vellum_mm::machine::{Access, SpaceId};
 
-use crate::assoc::Sets;
+use crate::assoc::{Found, Sets};
 use crate::cached::{Answer, DIRTY, EXECUTABLE, WRITABLE, judge, rights};
 use crate::counts::Counters;
 use crate::mmu::{Leaf, Start};
@@ -77,7 +77,8 @@ pub(crate) struct CpuTlb {
     code: First,
     second: Sets,
     structures: Sets,
-    slots: Box<[Slot]>,
+    slots: [Slot; SLOTS_MAX as usize], // the first `spaces` are in use
+    spaces: usize,
     slot_next: AtomicU64,
     generation: AtomicU64,
     epoch: AtomicU64, // changes whenever a context of translations goes out of use
@@ -100,7 +101,8 @@ impl CpuTlb {
             code: First { small: Sets::new(profile.l1_code), large: Sets::new(profile.l1_code_2m) },
             second: Sets::new(profile.l2),
             structures: Sets::new(profile.structures),
-            slots: (0..profile.spaces.get()).map(|_| slot()).collect(),
+            slots: std::array::from_fn(|_| slot()),
+            spaces: profile.spaces.get() as usize,
             slot_next: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -128,36 +130,34 @@ impl CpuTlb {
             return judge(value, access, value as u32, true);
         }
         let first = self.first(access);
-        let large = LargePage::of(tag, page);
         let has_large = self.has_large.load(Relaxed);
-        if has_large && let Some(value) = first.large.get(large.tag, large.number) {
-            return judge(value, access, value as u32 + large.offset, true);
+        if has_large {
+            let large = LargePage::of(tag, page);
+            if let Some(value) = first.large.get(large.tag, large.number) {
+                return judge(value, access, value as u32 + large.offset, true);
+            }
         }
         self.counts.l1_misses.add(1);
         if let Some(value) = self.second.get(tag, page.0) {
             self.add(&first.small, tag, page.0, value);
             return judge(value, access, value as u32, false);
         }
-        if has_large && let Some(value) = self.second.get(large.tag, large.number) {
-            self.add(&first.large, large.tag, large.number, value);
-            return judge(value, access, value as u32 + large.offset, false);
+        if has_large {
+            let large = LargePage::of(tag, page);
+            if let Some(value) = self.second.get(large.tag, large.number) {
+                self.add(&first.large, large.tag, large.number, value);
+                return judge(value, access, value as u32 + large.offset, false);
+            }
         }
         Answer::Miss
     }
 
-    /// Where the walk for the page of `tag` begins: at its last table, if that is cached.
+    /// The path to the last table of `page`, if it is cached.
     #[inline]
-    pub(crate) fn start(&self, space: SpaceId, root: Frame, page: Page) -> Start {
+    pub(crate) fn structure(&self, space: SpaceId, page: Page) -> Option<Structure> {
         let number = (page.0 & PAGE_MASK) >> LARGE_SHIFT;
-        match self.structures.get(self.structures_context(space) | number, number) {
-            Some(value) => Start {
-                table: Frame(value as u32),
-                level: 1,
-                writable: value & WRITABLE != 0,
-                executable: value & EXECUTABLE != 0,
-            },
-            None => Start::root(root),
-        }
+        let found = self.structures.find(self.structures_context(space) | number, number)?;
+        Some(Structure { found, number })
     }
 
     /// Caches what a walk found after [`Answer::Miss`].
@@ -225,12 +225,11 @@ impl CpuTlb {
             return;
         }
         self.counts.switches.add(1);
-        let found = self.slots.iter().position(|slot| slot.space.load(Relaxed) == wanted);
-        let index = found.unwrap_or_else(|| {
+        let index = self.slot_index(space).unwrap_or_else(|| {
             // Round robin, as Linux does: which of the others will run next is anybody's guess.
             let next = self.slot_next.load(Relaxed);
             self.slot_next.store(next + 1, Relaxed);
-            let index = (next % self.slots.len() as u64) as usize;
+            let index = (next % self.spaces as u64) as usize;
             self.slots[index].space.store(wanted, Relaxed);
             self.renew(index);
             index
@@ -282,6 +281,12 @@ impl CpuTlb {
         self.structures.remove(self.structures_context(space) | number, number);
     }
 
+    /// Forgets a path that was just found.
+    #[inline]
+    pub(crate) fn forget_found(&self, structure: Structure) {
+        self.structures.remove_found(structure.found, structure.number);
+    }
+
     /// Forgets one page of the current space, whatever its size.
     pub(crate) fn forget(&self, tag: u64, page: Page) {
         for sets in [&self.data.small, &self.code.small, &self.second] {
@@ -312,7 +317,7 @@ impl CpuTlb {
                 sets.clear();
             }
             // Contexts that slots still hold could be generated again one day: renew them all.
-            for (slot, state) in self.slots.iter().enumerate() {
+            for (slot, state) in self.slots[..self.spaces].iter().enumerate() {
                 let slot = (slot as u64) << SLOT_SHIFT;
                 state.context.store(slot | 1 << GENERATION_SHIFT, Relaxed);
                 state.structures.store(slot | 1 << GENERATION_SHIFT, Relaxed);
@@ -326,7 +331,8 @@ impl CpuTlb {
     }
 
     fn slot_index(&self, space: SpaceId) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.space.load(Relaxed) == u64::from(space.0))
+        let slots = &self.slots[..self.spaces];
+        slots.iter().position(|slot| slot.space.load(Relaxed) == u64::from(space.0))
     }
 
     /// The slot that a tag's context belongs to.
@@ -340,6 +346,27 @@ impl CpuTlb {
     fn structures_context(&self, space: SpaceId) -> u64 {
         debug_assert_eq!(self.current.load(Relaxed), u64::from(space.0));
         self.slot_of(self.context.load(Relaxed)).structures.load(Relaxed)
+    }
+}
+
+/// A cached path to a last table.
+#[derive(Clone, Copy)]
+pub(crate) struct Structure {
+    found: Found,
+    number: u64,
+}
+
+impl Structure {
+    /// Where a walk begins that uses it.
+    #[inline(always)]
+    pub(crate) fn start(self) -> Start {
+        let value = self.found.value;
+        Start {
+            table: Frame(value as u32),
+            level: 1,
+            writable: value & WRITABLE != 0,
+            executable: value & EXECUTABLE != 0,
+        }
     }
 }
 
@@ -398,7 +425,7 @@ mod tests {
         assert_eq!(tag >> GENERATION_SHIFT, 1);
         assert_eq!(held, None);
         assert_eq!(tlb.ask(tag, held, PAGE, Access::Read), Answer::Miss);
-        assert_eq!(tlb.start(SpaceId(1), Frame(0), PAGE), Start::root(Frame(0)));
+        assert!(tlb.structure(SpaceId(1), PAGE).is_none());
     }
 
     #[test]
