@@ -205,6 +205,15 @@ impl Store {
     }
 
     /// Takes a frame out of the order of eviction, if it is in it.
+    /// Counts `gone` pages less of a space.
+    pub(crate) fn resident_down_by(&self, space: SpaceId, gone: Resident) {
+        let counts = &self.resident[space.0 as usize];
+        for (count, gone) in counts.iter().zip([gone.anon, gone.file, gone.swapped]) {
+            let before = count.fetch_sub(gone, Relaxed);
+            debug_assert!(before >= gone, "{space:?} has fewer pages than none");
+        }
+    }
+
     #[inline]
     pub(crate) fn unlist(&self, frame: &mut Locked<'_>) {
         if frame.take(Flags::LISTED) {
