@@ -106,6 +106,11 @@ impl Requests {
         self.writes
     }
 
+    /// Requests that the world has not taken yet.
+    pub fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
     /// Any write under way, for who waits for memory.
     pub fn some_write(&self) -> Option<RequestId> {
         if self.writes == 0 {

@@ -6,17 +6,17 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use spin::Mutex;
 
 use super::Flush;
 use super::complete::swapped_page;
 use super::file::Files;
-use super::io::Requests;
+use super::io::{Direction, Request, RequestId, Requests};
 use super::swap::Swap;
 use crate::addr::{Frame, Page, Slot};
-use crate::event::Counters;
+use crate::event::{Counters, Target};
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::frames::zone::Reserve;
 use crate::frames::{Frames, NoMemory, rmap};
@@ -82,8 +82,11 @@ pub struct Store {
     pub files: Files,
     /// The swap device.
     pub swap: Swap,
-    /// I/O under way.
+    /// I/O under way. Submitted to by [`submit`](Self::submit), taken by
+    /// [`next_request`](Self::next_request).
     pub requests: Mutex<Requests>,
+    /// How many of them no disk has taken yet; stored by who holds the lock.
+    requests_queued: AtomicUsize,
     /// Settings.
     pub tunables: Tunables,
     /// The frame of zeros that reads of untouched anonymous memory map.
@@ -116,11 +119,39 @@ impl Store {
             files: Files::new(),
             swap,
             requests: Mutex::new(requests),
+            requests_queued: AtomicUsize::new(0),
             tunables,
             zero,
             resident: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
             space_ids: Mutex::new(SpaceIds { unused: 0, free: Vec::new() }),
         }
+    }
+
+    /// Queues a request; as [`Requests::submit`].
+    pub(crate) fn submit(
+        &self,
+        direction: Direction,
+        target: Target,
+        frames: &[Frame],
+    ) -> Option<RequestId> {
+        let mut requests = self.requests.lock();
+        let submitted = requests.submit(direction, target, frames);
+        self.requests_queued.store(requests.queued(), Relaxed);
+        submitted
+    }
+
+    /// The oldest request that the world has not taken yet. A request submitted by another processor
+    /// this very moment may be missed; that one will ask.
+    #[inline]
+    pub(crate) fn next_request(&self) -> Option<Request> {
+        // Asked after every fault, few of which submit anything.
+        if self.requests_queued.load(Relaxed) == 0 {
+            return None;
+        }
+        let mut requests = self.requests.lock();
+        let taken = requests.take();
+        self.requests_queued.store(requests.queued(), Relaxed);
+        taken
     }
 
     /// The counters of the processor that asks.
@@ -174,6 +205,15 @@ impl Store {
         debug_assert!(before > 0, "{space:?} has fewer pages than none");
     }
 
+    /// Counts `gone` pages less of a space.
+    pub(crate) fn resident_down_by(&self, space: SpaceId, gone: Resident) {
+        let counts = &self.resident[space.0 as usize];
+        for (count, gone) in counts.iter().zip([gone.anon, gone.file, gone.swapped]) {
+            let before = count.fetch_sub(gone, Relaxed);
+            debug_assert!(before >= gone, "{space:?} has fewer pages than none");
+        }
+    }
+
     /// Takes a frame for contents of programs: `kind`, no flags. Keeps the reserve, never reclaims.
     #[inline]
     pub(crate) fn alloc<M: Machine>(
@@ -205,15 +245,6 @@ impl Store {
     }
 
     /// Takes a frame out of the order of eviction, if it is in it.
-    /// Counts `gone` pages less of a space.
-    pub(crate) fn resident_down_by(&self, space: SpaceId, gone: Resident) {
-        let counts = &self.resident[space.0 as usize];
-        for (count, gone) in counts.iter().zip([gone.anon, gone.file, gone.swapped]) {
-            let before = count.fetch_sub(gone, Relaxed);
-            debug_assert!(before >= gone, "{space:?} has fewer pages than none");
-        }
-    }
-
     #[inline]
     pub(crate) fn unlist(&self, frame: &mut Locked<'_>) {
         if frame.take(Flags::LISTED) {

@@ -163,7 +163,7 @@ pub fn find<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -
         from -= 1;
     }
     let target = Target::Swap(Slot(run.start.0 + from as u32));
-    let submitted = store.requests.lock().submit(Direction::Read, target, &frames[from..to]);
+    let submitted = store.submit(Direction::Read, target, &frames[from..to]);
     let Some(request) = submitted else {
         for &frame in &frames[from..to] {
             give_up(store, at, machine, store.frames.table.lock(frame));

@@ -103,7 +103,7 @@ fn write_run<M: Machine>(
         *place = frame;
     }
     let target = Target::File(file, run.start);
-    let submitted = store.requests.lock().submit(Direction::Write, target, &frames[..count])?;
+    let submitted = store.submit(Direction::Write, target, &frames[..count])?;
     for &frame in &frames[..count] {
         let mut locked = store.frames.table.lock(frame);
         protect_everywhere(store, machine, &locked);

@@ -226,7 +226,7 @@ fn submit_write<M: Machine>(
     target: Target,
 ) -> Evicted {
     let number = frame.frame();
-    let submitted = store.requests.lock().submit(Direction::Write, target, &[number]);
+    let submitted = store.submit(Direction::Write, target, &[number]);
     if submitted.is_none() {
         return Evicted::Stuck;
     }
