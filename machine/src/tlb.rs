@@ -252,9 +252,8 @@ impl CpuTlb {
         for page in pages.iter() {
             self.forget(self.context.load(Relaxed) | page.0 & PAGE_MASK, page);
         }
-        if let Some(index) = self.slot_index(space) {
-            self.slots[index].structures.store(self.generate(index), Relaxed);
-        }
+        let index = slot_number(self.context.load(Relaxed));
+        self.slots[index].structures.store(self.generate(index), Relaxed);
     }
 
     /// Forgets everything about `space`.
@@ -338,7 +337,7 @@ impl CpuTlb {
     /// The slot that a tag's context belongs to.
     #[inline(always)]
     fn slot_of(&self, tag: u64) -> &Slot {
-        &self.slots[(tag >> SLOT_SHIFT) as usize % SLOTS_MAX as usize]
+        &self.slots[slot_number(tag)]
     }
 
     /// The context of the paging structures of the current space.
@@ -347,6 +346,12 @@ impl CpuTlb {
         debug_assert_eq!(self.current.load(Relaxed), u64::from(space.0));
         self.slot_of(self.context.load(Relaxed)).structures.load(Relaxed)
     }
+}
+
+/// The number of the slot that a tag's context belongs to.
+#[inline(always)]
+const fn slot_number(tag: u64) -> usize {
+    (tag >> SLOT_SHIFT) as usize % SLOTS_MAX as usize
 }
 
 /// A cached path to a last table.
