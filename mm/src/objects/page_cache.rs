@@ -277,7 +277,7 @@ fn read<'a, M: Machine>(
     let Some(first) = needed.or_else(|| window.clone().find(|&i| missing(object, i))) else {
         return Find::Beyond;
     };
-    if store.requests.lock().is_full() {
+    if store.is_full_of_requests() {
         return wait_for_room(store);
     }
     if !machine.permits(Operation::Io) {

@@ -6,7 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use spin::Mutex;
 
@@ -82,11 +82,12 @@ pub struct Store {
     pub files: Files,
     /// The swap device.
     pub swap: Swap,
-    /// I/O under way. Submitted to by [`submit`](Self::submit), taken by
-    /// [`next_request`](Self::next_request).
+    /// I/O under way; changed by [`submit`](Self::submit) and its like.
     pub requests: Mutex<Requests>,
     /// How many of them no disk has taken yet; stored by who holds the lock.
     requests_queued: AtomicUsize,
+    /// Whether no further one fits; stored by who holds the lock.
+    requests_full: AtomicBool,
     /// Settings.
     pub tunables: Tunables,
     /// The frame of zeros that reads of untouched anonymous memory map.
@@ -120,6 +121,7 @@ impl Store {
             swap,
             requests: Mutex::new(requests),
             requests_queued: AtomicUsize::new(0),
+            requests_full: AtomicBool::new(false),
             tunables,
             zero,
             resident: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
@@ -134,24 +136,38 @@ impl Store {
         target: Target,
         frames: &[Frame],
     ) -> Option<RequestId> {
-        let mut requests = self.requests.lock();
-        let submitted = requests.submit(direction, target, frames);
-        self.requests_queued.store(requests.queued(), Relaxed);
-        submitted
+        self.with_requests(|requests| requests.submit(direction, target, frames))
     }
 
-    /// The oldest request that the world has not taken yet. A request submitted by another processor
-    /// this very moment may be missed; that one will ask.
+    /// The oldest request that the world has not taken yet. One that another processor submits this
+    /// very moment may be missed; that one will ask.
     #[inline]
     pub(crate) fn next_request(&self) -> Option<Request> {
         // Asked after every fault, few of which submit anything.
         if self.requests_queued.load(Relaxed) == 0 {
             return None;
         }
+        self.with_requests(Requests::take)
+    }
+
+    /// Ends a request that was taken; as [`Requests::end`].
+    pub(crate) fn end_request(&self, id: RequestId) -> Request {
+        self.with_requests(|requests| requests.end(id))
+    }
+
+    /// Whether no further request fits until one is completed; a hint while others submit.
+    #[inline]
+    pub(crate) fn is_full_of_requests(&self) -> bool {
+        self.requests_full.load(Relaxed)
+    }
+
+    /// Changes the requests and publishes what is asked of them most.
+    fn with_requests<T>(&self, work: impl FnOnce(&mut Requests) -> T) -> T {
         let mut requests = self.requests.lock();
-        let taken = requests.take();
+        let result = work(&mut requests);
         self.requests_queued.store(requests.queued(), Relaxed);
-        taken
+        self.requests_full.store(requests.is_full(), Relaxed);
+        result
     }
 
     /// The counters of the processor that asks.

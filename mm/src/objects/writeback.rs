@@ -47,7 +47,7 @@ pub fn write_back<M: Machine>(
     let mut next = range.start;
     // Ends: each turn advances `next` beyond the run that it wrote.
     while let Some(run) = dirty_run(store, machine, &object, next..range.end) {
-        if written.pages >= pages_max || store.requests.lock().is_full() {
+        if written.pages >= pages_max || store.is_full_of_requests() {
             written.more = true;
             break;
         }
