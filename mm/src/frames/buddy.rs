@@ -198,7 +198,11 @@ impl Buddy {
             let (whole, rest) = frames.split_at(1 << order);
             for &frame in whole {
                 let record = self.record(frame);
-                assert!(record == USED, "freed {frame:?} of order 0, which is {}", describe(record));
+                assert!(
+                    record == USED,
+                    "freed {frame:?} of order 0, which is {}",
+                    describe(record)
+                );
                 let index = self.index(frame);
                 self.records[index] = 0;
             }
@@ -387,7 +391,8 @@ fn piece_order(start: u32, end: u32) -> Order {
 
 /// The order of the longest run that the first of `frames` make, in ascending order.
 fn run_order(frames: &[Frame]) -> Order {
-    let order_max = piece_order(frames[0].0, frames[0].0 + frames.len() as u32);
+    let order_max = frames[0].0.trailing_zeros().min(frames.len().ilog2());
+    let order_max = order_max.min(u32::from(ORDER_MAX));
     let ascending = frames[..1 << order_max].windows(2).take_while(|two| two[0].0 + 1 == two[1].0);
     (1 + ascending.count()).ilog2() as Order
 }
