@@ -73,6 +73,7 @@ pub(crate) struct CpuTlb {
     current: AtomicU64, // the space whose context follows
     context: AtomicU64,
     has_large: AtomicBool, // whether a 2 MiB entry was ever inserted; spares the search for them
+    missed: AtomicU64, // the tag last found nowhere, until the next insertion: a fault is retried
     data: First,
     code: First,
     second: Sets,
@@ -97,6 +98,7 @@ impl CpuTlb {
             current: AtomicU64::new(NO_SPACE),
             context: AtomicU64::new(0),
             has_large: AtomicBool::new(false),
+            missed: AtomicU64::new(0),
             data: First { small: Sets::new(profile.l1_data), large: Sets::new(profile.l1_data_2m) },
             code: First { small: Sets::new(profile.l1_code), large: Sets::new(profile.l1_code_2m) },
             second: Sets::new(profile.l2),
@@ -129,6 +131,10 @@ impl CpuTlb {
         if let Some(value) = held {
             return judge(value, access, value as u32, true);
         }
+        if self.missed.load(Relaxed) == tag {
+            self.counts.l1_misses.add(1);
+            return Answer::Miss;
+        }
         let first = self.first(access);
         let has_large = self.has_large.load(Relaxed);
         if has_large {
@@ -149,6 +155,7 @@ impl CpuTlb {
                 return judge(value, access, value as u32 + large.offset, false);
             }
         }
+        self.missed.store(tag, Relaxed);
         Answer::Miss
     }
 
@@ -163,6 +170,7 @@ impl CpuTlb {
     /// Caches what a walk found after [`Answer::Miss`].
     #[inline]
     pub(crate) fn insert(&self, space: SpaceId, tag: u64, page: Page, access: Access, leaf: &Leaf) {
+        self.missed.store(0, Relaxed);
         let first = self.first(access);
         let dirty = if leaf.dirty { DIRTY } else { 0 };
         let rights = rights(leaf.writable, leaf.executable) | dirty;
@@ -431,6 +439,31 @@ mod tests {
         assert_eq!(held, None);
         assert_eq!(tlb.ask(tag, held, PAGE, Access::Read), Answer::Miss);
         assert!(tlb.structure(SpaceId(1), PAGE).is_none());
+    }
+
+    #[test]
+    fn a_page_that_was_missed_is_found_once_it_is_cached() {
+        let tlb = cached();
+        let other = Page(PAGE.0 + 1);
+        let (tag, held) = tlb.quick(SpaceId(1), other, Access::Read);
+        for _ in 0..2 {
+            assert_eq!(tlb.ask(tag, held, other, Access::Read), Answer::Miss);
+        }
+        assert_eq!(tlb.counts.get().l1_misses, 2, "a retry misses as well");
+        let last = Start { table: Frame(6), level: 1, writable: false, executable: false };
+        let leaf = Leaf {
+            frame: Frame(7),
+            level: 1,
+            writable: false,
+            executable: false,
+            dirty: false,
+            last,
+            entries_read: 1,
+        };
+        tlb.insert(SpaceId(1), tag, other, Access::Read, &leaf);
+        // The second level holds it for instruction fetches as well.
+        let (tag, held) = tlb.quick(SpaceId(1), other, Access::Execute);
+        assert_eq!(tlb.ask(tag, held, other, Access::Read), Answer::Frame(Frame(7), false));
     }
 
     #[test]
