@@ -165,6 +165,7 @@ impl Requests {
     }
 
     /// The oldest request that the world has not taken yet.
+    #[inline]
     pub fn take(&mut self) -> Option<Request> {
         let id = self.queued.pop_front()?;
         Some(self.slots[id.0 as usize])
@@ -174,6 +175,7 @@ impl Requests {
     ///
     /// # Panics
     /// If it is not under way.
+    #[inline]
     pub fn end(&mut self, id: RequestId) -> Request {
         let slot = &mut self.slots[id.0 as usize];
         assert!(slot.count > 0, "{id:?} is not under way");

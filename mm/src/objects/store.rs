@@ -151,6 +151,7 @@ impl Store {
     }
 
     /// Ends a request that was taken; as [`Requests::end`].
+    #[inline]
     pub(crate) fn end_request(&self, id: RequestId) -> Request {
         self.with_requests(|requests| requests.end(id))
     }
@@ -162,6 +163,7 @@ impl Store {
     }
 
     /// Changes the requests and publishes what is asked of them most.
+    #[inline(always)]
     fn with_requests<T>(&self, work: impl FnOnce(&mut Requests) -> T) -> T {
         let mut requests = self.requests.lock();
         let result = work(&mut requests);
