@@ -227,7 +227,9 @@ fn many_frames_at_once_are_those_that_one_by_one_would_be() {
                     1 if freed.len() > 1 => freed.swap(0, 1),
                     _ => freed.sort_unstable(),
                 }
-                freed.iter().for_each(|&frame| single.free(frame, 0));
+                for &frame in &freed {
+                    single.free(frame, 0);
+                }
                 batch.free_each(&freed);
             }
             for order in 0..=ORDER_MAX {

@@ -151,8 +151,7 @@ impl Buddy {
                 self.list(run, piece);
                 continue;
             };
-            let run = self.heads[usize::from(order)].expect("an order with its bit set has a run");
-            self.unlink(run, order);
+            let run = self.take_listed(order);
             let taken = missing.min(1 << order);
             let index = self.index(run);
             self.records[index..index + taken].fill(USED);
@@ -317,10 +316,16 @@ impl Buddy {
         (fitting != 0).then(|| order + fitting.trailing_zeros() as Order)
     }
 
+    /// Takes the first listed run of this order, of which there must be one.
+    fn take_listed(&mut self, order: Order) -> Frame {
+        let run = self.heads[usize::from(order)].expect("an order with its bit set has a run");
+        self.unlink(run, order);
+        run
+    }
+
     /// Takes the first listed run of order `found` and frees what is beyond 2^`order` of it.
     fn carve(&mut self, found: Order, order: Order) -> Frame {
-        let run = self.heads[usize::from(found)].expect("an order with its bit set has a run");
-        self.unlink(run, found);
+        let run = self.take_listed(found);
         // The lower half is kept, so that frames are handed out upwards.
         for half in (order..found).rev() {
             self.push(buddy_of(run, half), half);
