@@ -295,8 +295,10 @@ impl Replay<'_> {
             // Files lie one after another, a gibibyte apart: only a rotating disk cares.
             let (disk, position) = match request.target {
                 Target::Swap(slot) => {
-                    let used = u64::from(self.vm.store().swap.used());
-                    self.stats.peak_swap = self.stats.peak_swap.max(used);
+                    if request.direction == Direction::Write {
+                        let used = u64::from(self.vm.store().swap.used());
+                        self.stats.peak_swap = self.stats.peak_swap.max(used);
+                    }
                     let disk = self.swap_disk.as_mut().expect("swap requests need swap");
                     (disk, u64::from(slot.0) * PAGE_BYTES)
                 }
@@ -428,11 +430,8 @@ impl Replay<'_> {
     }
 
     /// Writes files that have been dirty for long, as Linux's flusher threads do.
-    pub(super) fn flush_periodically(&mut self, cpu: usize) {
+    pub(super) fn flush_old_files(&mut self, cpu: usize) {
         let now_ps = self.cpus[cpu].now_ps;
-        if now_ps < self.next_flush_ps {
-            return;
-        }
         self.next_flush_ps = now_ps + FLUSH_PERIOD_PS;
         let old: Vec<FileRef> = self
             .dirty
