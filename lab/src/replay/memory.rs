@@ -6,7 +6,7 @@ use vellum_mm::account::oom::{self, Candidate};
 use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES, Page};
 use vellum_mm::event::Target;
 use vellum_mm::fault::{Attempt, Cause, Outcome, Resolved};
-use vellum_mm::machine::Access as Wanted;
+use vellum_mm::machine::{Access as Wanted, SpaceId};
 use vellum_mm::objects::io::{Direction, RequestId};
 use vellum_mm::reclaim::{Background, Room};
 use vellum_mm::vm::FileOutcome;
@@ -71,7 +71,7 @@ impl Replay<'_> {
             return self.begin_work(cpu, thread, Work::Access(access.page, access.kind));
         };
         if self.watched {
-            self.watch(thread, frame, access.kind == Kind::Store, false);
+            self.watch(thread, Some((id, page)), frame, access.kind == Kind::Store, false);
         }
         Step::Done
     }
@@ -79,10 +79,17 @@ impl Replay<'_> {
     /// Tells of a use of a frame whoever wants to know of each. The policy has counted it already if
     /// this use `loaded` the page.
     #[inline(never)]
-    fn watch(&mut self, thread: ThreadId, frame: Frame, write: bool, loaded: bool) {
+    fn watch(
+        &mut self,
+        thread: ThreadId,
+        place: Option<(SpaceId, Page)>,
+        frame: Frame,
+        write: bool,
+        loaded: bool,
+    ) {
         if let Some(tape) = &mut self.tape {
             let process = self.threads[thread as usize].process;
-            tape.reference(self.vm, self.sim, process, frame, write);
+            tape.reference(self.vm, self.sim, process, place, frame, write);
         }
         if !loaded {
             self.vm.touch(frame);
@@ -184,7 +191,7 @@ impl Replay<'_> {
     /// A page of the page cache that a call used counts as a reference.
     fn watch_file(&mut self, thread: ThreadId, outcome: FileOutcome, write: bool) {
         if let (true, FileOutcome::Done(Some(frame))) = (self.watched, outcome) {
-            self.watch(thread, frame, write, false);
+            self.watch(thread, None, frame, write, false);
         }
     }
 
@@ -213,7 +220,7 @@ impl Replay<'_> {
                 if let Some(frame) = translation.frame() {
                     if self.watched {
                         let write = wanted == Wanted::Write;
-                        self.watch(thread, frame, write, loaded);
+                        self.watch(thread, Some((id, page)), frame, write, loaded);
                     }
                     return Step::Done;
                 }
