@@ -86,6 +86,7 @@ registry! {
     observed lru::Lru;
     blind clock::Clock;
     blind random::Random;
+    blind sieve::Sieve;
 }
 
 /// The policy of this name.
