@@ -97,7 +97,7 @@ impl Ghosts {
     pub(super) fn remove(&mut self, ghost: Frame) {
         let index = ghost.0 - self.first.0;
         let mask = self.table.len() - 1;
-        let mut gap = self.home(self.pages[index as usize]);
+        let mut gap = self.home(self.page(ghost));
         while self.table[gap] != index + 1 {
             assert_ne!(self.table[gap], 0, "{ghost:?} is no ghost");
             gap = (gap + 1) & mask;

@@ -36,6 +36,7 @@
 //! [`replace`]: Policy::replace
 
 mod ghosts;
+mod queues;
 mod settings;
 
 pub use settings::{Setting, SettingError, Settings};
@@ -87,6 +88,7 @@ registry! {
     blind clock::Clock;
     blind random::Random;
     blind sieve::Sieve;
+    observed s3_fifo::S3Fifo;
 }
 
 /// The policy of this name.
