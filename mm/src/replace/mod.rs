@@ -89,6 +89,7 @@ registry! {
     blind random::Random;
     blind sieve::Sieve;
     observed s3_fifo::S3Fifo;
+    observed two_q::TwoQ;
 }
 
 /// The policy of this name.
