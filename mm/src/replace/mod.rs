@@ -90,6 +90,7 @@ registry! {
     blind sieve::Sieve;
     observed s3_fifo::S3Fifo;
     observed two_q::TwoQ;
+    observed arc::Arc;
 }
 
 /// The policy of this name.
