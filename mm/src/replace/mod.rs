@@ -91,6 +91,7 @@ registry! {
     observed s3_fifo::S3Fifo;
     observed two_q::TwoQ;
     observed arc::Arc;
+    blind car::Car;
 }
 
 /// The policy of this name.
