@@ -92,6 +92,7 @@ registry! {
     observed two_q::TwoQ;
     observed arc::Arc;
     blind car::Car;
+    observed lirs::Lirs;
 }
 
 /// The policy of this name.
