@@ -93,6 +93,7 @@ registry! {
     observed arc::Arc;
     blind car::Car;
     observed lirs::Lirs;
+    blind clock_pro::ClockPro;
 }
 
 /// The policy of this name.
