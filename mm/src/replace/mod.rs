@@ -94,6 +94,7 @@ registry! {
     blind car::Car;
     observed lirs::Lirs;
     blind clock_pro::ClockPro;
+    blind linux::Linux;
 }
 
 /// The policy of this name.
