@@ -95,6 +95,7 @@ registry! {
     observed lirs::Lirs;
     blind clock_pro::ClockPro;
     blind linux::Linux;
+    blind mglru::Mglru;
 }
 
 /// The policy of this name.
