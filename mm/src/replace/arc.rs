@@ -92,20 +92,17 @@ impl Arc {
         false
     }
 
-    /// The step that the paper calls REPLACE; `from` is the ghost queue that knew the page that comes.
+    /// The step that the paper calls REPLACE: chooses a victim, which stays in its queue, and remembers
+    /// it. `from` is the ghost queue that knew the page that comes.
     #[inline]
-    fn give_up(&mut self, from: Option<usize>, is_remembered: bool) -> Option<Frame> {
-        let queues = &mut self.directory.queues;
+    fn choose(&mut self, from: Option<usize>) -> Option<Frame> {
+        let queues = &self.directory.queues;
         let once = queues.len(T1) as f64;
         let is_large = once > self.target.0 || from == Some(B2) && once >= self.target.0;
         // Pages that were freed can leave T2 empty below the target.
         let queue = if queues.len(T1) > 0 && is_large || queues.len(T2) == 0 { T1 } else { T2 };
         let victim = queues.front(queue)?;
-        if is_remembered {
-            self.directory.bury(if queue == T1 { B1 } else { B2 }, victim);
-        } else {
-            queues.remove(victim);
-        }
+        self.directory.remember(if queue == T1 { B1 } else { B2 }, victim);
         Some(victim)
     }
 }
@@ -128,8 +125,10 @@ impl Policy for Arc {
     /// As for a page that is not known. The directory makes room when that comes, or before if many
     /// are evicted together.
     fn evict(&mut self, _witness: &mut dyn Witness) -> Option<Frame> {
-        let is_remembered = !self.directory.is_full() || !self.forget_one();
-        self.give_up(None, is_remembered)
+        let is_alone = self.directory.is_full() && self.forget_one();
+        let victim = if is_alone { self.directory.queues.front(T1) } else { self.choose(None) }?;
+        self.directory.queues.remove(victim);
+        Some(victim)
     }
 
     #[inline]
@@ -138,15 +137,9 @@ impl Policy for Arc {
             return None;
         }
         let from = self.recall(page);
-        let is_remembered = from.is_some() || !self.forget_one();
-        let victim = if is_remembered {
-            self.give_up(from, true)?
-        } else {
-            let victim = self.directory.queues.front(T1)?;
-            self.directory.queues.remove(victim);
-            victim
-        };
-        self.directory.admit(if from.is_some() { T2 } else { T1 }, victim, page);
+        let is_alone = from.is_none() && self.forget_one();
+        let victim = if is_alone { self.directory.queues.front(T1) } else { self.choose(from) }?;
+        self.directory.reuse(if from.is_some() { T2 } else { T1 }, victim, page);
         Some(victim)
     }
 

@@ -47,12 +47,14 @@ impl Registered for Car {
 }
 
 impl Car {
-    /// Forgets a ghost if the directory is too large for another page that it does not know.
+    /// Forgets a ghost if the directory is too large for another page that it does not know, once the
+    /// victim has left the queue that it is still in.
     #[inline]
-    fn forget_one(&mut self) {
+    fn forget_one(&mut self, leaves: Option<usize>) {
         let queues = &self.directory.queues;
         let once = queues.len(T1) + queues.len(B1);
-        let all = once + queues.len(T2) + queues.len(B2);
+        let all = once + queues.len(T2) + queues.len(B2) - usize::from(leaves.is_some());
+        let once = once - usize::from(leaves == Some(T1));
         if once >= self.frames && queues.len(B1) > 0 {
             self.directory.forget(B1);
         } else if all >= 2 * self.frames {
@@ -60,9 +62,23 @@ impl Car {
         }
     }
 
-    /// The step that the paper calls `replace()`.
+    /// The queue that `page` enters, and what that teaches.
     #[inline]
-    fn give_up(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
+    fn entrance(&mut self, page: PageId, leaves: Option<usize>) -> usize {
+        let Some(from) = self.directory.recall(page) else {
+            self.forget_one(leaves);
+            return T1;
+        };
+        let queues = &self.directory.queues;
+        let others = queues.len(B1 + B2 - from);
+        self.target.learn(from, queues.len(from) + 1, others, self.frames);
+        T2
+    }
+
+    /// The step that the paper calls `replace()`: chooses a victim, which stays in its queue, and
+    /// remembers it.
+    #[inline]
+    fn choose(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
         let queues = &mut self.directory.queues;
         // One lap through T1 and one through T2 clear every bit. On a busy machine a page goes in use.
         let mut steps = 2 * (queues.len(T1) + queues.len(T2));
@@ -72,7 +88,7 @@ impl Car {
             let queue = if is_large || queues.len(T2) == 0 { T1 } else { T2 };
             let candidate = queues.front(queue)?;
             if steps == 0 || !witness.take_accessed(candidate) {
-                self.directory.bury(if queue == T1 { B1 } else { B2 }, candidate);
+                self.directory.remember(if queue == T1 { B1 } else { B2 }, candidate);
                 return Some(candidate);
             }
             queues.requeue(T2, candidate);
@@ -84,15 +100,8 @@ impl Car {
 impl Policy for Car {
     #[inline]
     fn insert(&mut self, frame: Frame, page: PageId) {
-        let Some(from) = self.directory.recall(page) else {
-            self.forget_one();
-            self.directory.admit(T1, frame, page);
-            return;
-        };
-        let queues = &self.directory.queues;
-        let others = queues.len(B1 + B2 - from);
-        self.target.learn(from, queues.len(from) + 1, others, self.frames);
-        self.directory.admit(T2, frame, page);
+        let queue = self.entrance(page, None);
+        self.directory.admit(queue, frame, page);
     }
 
     #[inline]
@@ -100,14 +109,27 @@ impl Policy for Car {
         self.directory.queues.remove(frame);
     }
 
-    // The paper replaces before it looks at the page that comes: `replace` is `evict` and `insert`.
-    #[inline]
     fn evict(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
         if self.directory.is_full() {
             // Only if many are evicted together.
-            self.forget_one();
+            self.forget_one(None);
         }
-        self.give_up(witness)
+        let victim = self.choose(witness)?;
+        self.directory.queues.remove(victim);
+        Some(victim)
+    }
+
+    #[inline]
+    fn replace(&mut self, page: PageId, witness: &mut dyn Witness) -> Option<Frame> {
+        if self.directory.is_full() {
+            self.forget_one(None);
+        }
+        // The paper replaces before it looks at the page that comes.
+        let victim = self.choose(witness)?;
+        let leaves = self.directory.queues.queue_of(victim);
+        let queue = self.entrance(page, leaves);
+        self.directory.reuse(queue, victim, page);
+        Some(victim)
     }
 
     fn load_is_use(&self) -> bool {

@@ -249,10 +249,6 @@ impl ClockPro {
     fn bury(&mut self, number: Frame, state: u8) {
         if state == TEST {
             let page = self.pages[self.index_of(number)];
-            if let Some(ghost) = self.ghosts.find(page) {
-                // Only if the page was in two frames, of which the other went first.
-                self.forget(ghost);
-            }
             let ghost = self.ghosts.insert(page);
             let index = self.index_of(ghost);
             self.states[index] = TEST;

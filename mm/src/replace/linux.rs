@@ -109,9 +109,9 @@ impl Linux {
         }
     }
 
-    /// Scans the inactive list for a victim and takes it out.
+    /// Scans the inactive list for a victim, which stays there, and leaves its shadow.
     #[inline]
-    fn give_up(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
+    fn choose(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
         if self.reclaimed == 0 {
             self.has_refaults = core::mem::take(&mut self.comes_active);
         }
@@ -130,7 +130,7 @@ impl Linux {
             self.scanned = (self.scanned + 1) % self.batch;
             let oldest = self.directory.queues.front(INACTIVE)?;
             if spared == spared_max || !witness.take_accessed(oldest) {
-                self.evict_to_shadow(oldest);
+                self.leave_shadow(oldest);
                 return Some(oldest);
             }
             spared += 1;
@@ -145,8 +145,8 @@ impl Linux {
     }
 
     #[inline]
-    fn evict_to_shadow(&mut self, frame: Frame) {
-        if let Some(ghost) = self.directory.bury(SHADOW, frame) {
+    fn leave_shadow(&mut self, frame: Frame) {
+        if let Some(ghost) = self.directory.remember(SHADOW, frame) {
             let index = self.index_of(ghost) - self.frames;
             self.ages[index] = self.age;
         }
@@ -162,23 +162,25 @@ impl Linux {
         distance as usize <= self.directory.queues.len(ACTIVE)
     }
 
+    /// The list that `page` enters in `frame`.
     #[inline]
-    fn admit(&mut self, frame: Frame, page: PageId, is_active: bool) {
-        self.directory.admit(if is_active { ACTIVE } else { INACTIVE }, frame, page);
+    fn entrance(&mut self, frame: Frame, page: PageId) -> usize {
         let index = self.index_of(frame);
         self.referenced[index] = false;
-        if is_active {
-            self.age = self.age.wrapping_add(1);
-            self.comes_active = true;
+        if !self.refault(page) {
+            return INACTIVE;
         }
+        self.age = self.age.wrapping_add(1);
+        self.comes_active = true;
+        ACTIVE
     }
 }
 
 impl Policy for Linux {
     #[inline]
     fn insert(&mut self, frame: Frame, page: PageId) {
-        let is_active = self.refault(page);
-        self.admit(frame, page, is_active);
+        let list = self.entrance(frame, page);
+        self.directory.admit(list, frame, page);
     }
 
     #[inline]
@@ -186,11 +188,25 @@ impl Policy for Linux {
         self.directory.queues.remove(frame);
     }
 
-    // The kernel frees a frame before it looks at the page that comes: `replace` is `evict` and
-    // `insert`.
-    #[inline]
     fn evict(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
-        if self.is_empty() { None } else { self.give_up(witness) }
+        if self.is_empty() {
+            return None;
+        }
+        let victim = self.choose(witness)?;
+        self.directory.queues.remove(victim);
+        Some(victim)
+    }
+
+    #[inline]
+    fn replace(&mut self, page: PageId, witness: &mut dyn Witness) -> Option<Frame> {
+        if self.is_empty() {
+            return None;
+        }
+        // The kernel frees a frame before it looks at the page that comes.
+        let victim = self.choose(witness)?;
+        let list = self.entrance(victim, page);
+        self.directory.reuse(list, victim, page);
+        Some(victim)
     }
 
     #[inline]

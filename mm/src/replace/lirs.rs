@@ -195,8 +195,6 @@ impl Lirs {
     #[inline]
     fn bury(&mut self, victim: Frame) {
         let page = self.pages[self.index_of(victim)];
-        // Only if the page was in two frames, of which the other went first.
-        self.recall(page);
         if self.ghosts.len() == self.ghosts.capacity() {
             let oldest = self.buried.expect("there are ghosts");
             self.forget(oldest);

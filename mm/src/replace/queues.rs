@@ -136,6 +136,13 @@ impl<const N: usize> Directory<N> {
         self.queues.append(queue, frame);
     }
 
+    /// Puts another page into a frame that is in a queue, and the frame at the back of `queue`.
+    #[inline]
+    pub(super) fn reuse(&mut self, queue: usize, frame: Frame, page: PageId) {
+        self.pages[(frame.0 - self.first.0) as usize] = page;
+        self.queues.requeue(queue, frame);
+    }
+
     /// Forgets the ghost of `page`, as the page comes back, and says which queue remembered it.
     #[inline]
     pub(super) fn recall(&mut self, page: PageId) -> Option<usize> {
@@ -150,19 +157,21 @@ impl<const N: usize> Directory<N> {
         self.ghosts.find(page)
     }
 
-    /// Takes a frame out, and remembers its page at the back of `queue`, whose oldest ghost is
-    /// forgotten if there are as many as there can be. No ghost is made if even then there is no room.
+    /// Remembers the page of a frame, which is about to leave, at the back of `queue`, whose oldest
+    /// ghost is forgotten if there are as many as there can be. No ghost is made if even then there is
+    /// no room. A page that leaves two frames leaves two ghosts.
     #[inline]
-    pub(super) fn bury(&mut self, queue: usize, frame: Frame) -> Option<Frame> {
-        self.queues.remove(frame);
+    pub(super) fn remember(&mut self, queue: usize, frame: Frame) -> Option<Frame> {
         let page = self.pages[(frame.0 - self.first.0) as usize];
-        // Only if the page was in two frames, of which the other went first.
-        self.recall(page);
-        if self.ghosts.len() == self.ghosts.capacity() && !self.forget(queue) {
-            return None;
+        if !self.is_full() {
+            let ghost = self.ghosts.insert(page);
+            self.queues.append(queue, ghost);
+            return Some(ghost);
         }
+        // The new ghost has the number of the oldest, so the queue turns.
+        self.ghosts.remove(self.queues.front(queue)?);
         let ghost = self.ghosts.insert(page);
-        self.queues.append(queue, ghost);
+        self.queues.requeue(queue, ghost);
         Some(ghost)
     }
 
@@ -222,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn a_buried_page_is_recalled_once_and_the_oldest_is_forgotten_first() {
+    fn a_page_is_recalled_once_and_the_oldest_is_forgotten_first() {
         let mut directory: Directory<2> = Directory::new(&Parameters::new(3), 2);
         for frame in 0..3 {
             directory.admit(0, Frame(frame), PageId(u64::from(frame) + 70));
         }
         for frame in 0..3 {
-            assert!(directory.bury(1, Frame(frame)).is_some());
+            assert!(directory.remember(1, Frame(frame)).is_some());
         }
         assert_eq!(directory.recall(PageId(70)), None);
         assert_eq!(directory.recall(PageId(72)), Some(1));
@@ -237,12 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn a_page_in_two_frames_leaves_one_ghost() {
+    fn a_page_in_two_frames_is_recalled_twice() {
         let mut directory: Directory<2> = Directory::new(&Parameters::new(2), 2);
-        directory.admit(0, Frame(0), PageId(7));
-        directory.admit(0, Frame(1), PageId(7));
-        directory.bury(1, Frame(0));
-        directory.bury(1, Frame(1));
-        assert_eq!(directory.queues.len(1), 1);
+        for frame in [0, 1] {
+            directory.admit(0, Frame(frame), PageId(7));
+            directory.remember(1, Frame(frame));
+        }
+        assert_eq!(directory.queues.len(1), 2);
+        let recalled = [(); 3].map(|()| directory.recall(PageId(7)));
+        assert_eq!(recalled, [Some(1), Some(1), None]);
     }
 }

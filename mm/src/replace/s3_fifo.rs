@@ -84,15 +84,15 @@ impl S3Fifo {
         &mut self.uses[(frame.0 - self.first.0) as usize]
     }
 
-    /// Chooses a victim and takes it out.
+    /// Chooses a victim, which stays in its queue, and remembers it.
     #[inline]
-    fn give_up(&mut self) -> Option<Frame> {
+    fn choose(&mut self) -> Option<Frame> {
         self.has_evicted = true;
         if self.directory.queues.len(MAIN) <= self.main {
             // Ends: each step takes a page out of the queue.
             while let Some(frame) = self.directory.queues.front(SMALL) {
                 if core::mem::take(self.uses_of(frame)) < USES_TO_STAY {
-                    self.directory.bury(GHOST, frame);
+                    self.directory.remember(GHOST, frame);
                     return Some(frame);
                 }
                 self.directory.queues.requeue(MAIN, frame);
@@ -104,7 +104,6 @@ impl S3Fifo {
             let frame = self.directory.queues.front(MAIN)?;
             let uses = self.uses_of(frame);
             if *uses == 0 {
-                self.directory.queues.remove(frame);
                 return Some(frame);
             }
             *uses -= 1;
@@ -112,12 +111,11 @@ impl S3Fifo {
         }
     }
 
+    /// The queue that a page enters.
     #[inline]
-    fn admit(&mut self, frame: Frame, page: PageId, is_known: bool) {
+    fn entrance(&self, is_known: bool) -> usize {
         let warms_up = !self.has_evicted && self.directory.queues.len(SMALL) >= self.small;
-        let queue = if is_known || warms_up { MAIN } else { SMALL };
-        self.directory.admit(queue, frame, page);
-        *self.uses_of(frame) = 0;
+        if is_known || warms_up { MAIN } else { SMALL }
     }
 }
 
@@ -125,7 +123,8 @@ impl Policy for S3Fifo {
     #[inline]
     fn insert(&mut self, frame: Frame, page: PageId) {
         let is_known = self.directory.recall(page).is_some();
-        self.admit(frame, page, is_known);
+        self.directory.admit(self.entrance(is_known), frame, page);
+        *self.uses_of(frame) = 0;
     }
 
     #[inline]
@@ -134,7 +133,12 @@ impl Policy for S3Fifo {
     }
 
     fn evict(&mut self, _witness: &mut dyn Witness) -> Option<Frame> {
-        if self.is_empty() { None } else { self.give_up() }
+        if self.is_empty() {
+            return None;
+        }
+        let victim = self.choose()?;
+        self.directory.queues.remove(victim);
+        Some(victim)
     }
 
     #[inline]
@@ -144,8 +148,9 @@ impl Policy for S3Fifo {
         }
         // First, so that the victim's ghost does not push out that of the page that comes.
         let is_known = self.directory.recall(page).is_some();
-        let victim = self.give_up()?;
-        self.admit(victim, page, is_known);
+        let victim = self.choose()?;
+        self.directory.reuse(self.entrance(is_known), victim, page);
+        *self.uses_of(victim) = 0;
         Some(victim)
     }
 

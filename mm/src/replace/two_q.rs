@@ -61,17 +61,17 @@ impl Registered for TwoQ {
 }
 
 impl TwoQ {
+    /// Chooses a victim, which stays in its queue, and remembers it if it is new.
     #[inline]
-    fn give_up(&mut self) -> Option<Frame> {
-        let queues = &mut self.directory.queues;
+    fn choose(&mut self) -> Option<Frame> {
+        let queues = &self.directory.queues;
         let coldest = queues.front(AM);
         if queues.len(A1_IN) <= self.a1_in_share && coldest.is_some() {
             // Not remembered: it was used for the last time long ago.
-            queues.remove(coldest?);
             return coldest;
         }
         let oldest = queues.front(A1_IN)?;
-        self.directory.bury(A1_OUT, oldest);
+        self.directory.remember(A1_OUT, oldest);
         Some(oldest)
     }
 }
@@ -89,7 +89,9 @@ impl Policy for TwoQ {
     }
 
     fn evict(&mut self, _witness: &mut dyn Witness) -> Option<Frame> {
-        self.give_up()
+        let victim = self.choose()?;
+        self.directory.queues.remove(victim);
+        Some(victim)
     }
 
     #[inline]
@@ -99,8 +101,8 @@ impl Policy for TwoQ {
         }
         // First, so that the victim's ghost does not push out that of the page that comes.
         let queue = self.directory.recall(page).map_or(A1_IN, |_| AM);
-        let victim = self.give_up()?;
-        self.directory.admit(queue, victim, page);
+        let victim = self.choose()?;
+        self.directory.reuse(queue, victim, page);
         Some(victim)
     }
 
