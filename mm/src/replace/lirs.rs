@@ -176,16 +176,14 @@ impl Lirs {
         }
     }
 
-    /// Takes out the first of Q; if it is in the stack, its ghost takes its place there.
+    /// Chooses the first of Q, which stays there; if it is in the stack, its ghost takes its place.
     #[inline]
-    fn give_up(&mut self) -> Option<Frame> {
+    fn choose(&mut self) -> Option<Frame> {
         if self.hirs.is_none() {
             // Only after pages were freed: the LIR page used longest ago goes.
             self.demote();
         }
         let victim = self.hirs?;
-        self.queues.remove(&mut self.hirs, victim);
-        self.len -= 1;
         if self.stack.is_linked(victim) {
             self.bury(victim);
         }
@@ -195,42 +193,47 @@ impl Lirs {
     #[inline]
     fn bury(&mut self, victim: Frame) {
         let page = self.pages[self.index_of(victim)];
-        if self.ghosts.len() == self.ghosts.capacity() {
-            let oldest = self.buried.expect("there are ghosts");
-            self.forget(oldest);
-        }
-        if self.stack.is_linked(victim) {
+        let ghost = if self.ghosts.len() < self.ghosts.capacity() {
             let ghost = self.ghosts.insert(page);
-            // Above a LIR page, as the stack is pruned: the bottom stays.
-            let mut place = Some(victim);
-            self.stack.insert_before(&mut place, ghost);
-            self.stack.remove(&mut self.bottom, victim);
             self.queues.insert_before(&mut self.buried, ghost);
-        }
+            ghost
+        } else {
+            // The new ghost has the number of the oldest, so their ring turns.
+            let oldest = self.buried.expect("there are ghosts");
+            self.stack.remove(&mut self.bottom, oldest);
+            self.ghosts.remove(oldest);
+            self.queues.rotate(&mut self.buried);
+            self.ghosts.insert(page)
+        };
+        // Above a LIR page, as the stack is pruned: the bottom stays.
+        let mut place = Some(victim);
+        self.stack.insert_before(&mut place, ghost);
+        self.stack.remove(&mut self.bottom, victim);
     }
 
+    /// Whether a page that comes is LIR at once: one that comes back, or while there are too few.
     #[inline]
-    fn admit(&mut self, frame: Frame, page: PageId, is_known: bool) {
-        let index = self.index_of(frame);
-        assert!(!self.queues.is_linked(frame) && !self.is_lir[index], "{frame:?} is evictable");
-        self.pages[index] = page;
-        self.len += 1;
-        self.stack.insert_before(&mut self.bottom, frame);
-        if is_known || self.lir_len < self.lir_share {
-            self.promote(frame);
-        } else {
-            self.queues.insert_before(&mut self.hirs, frame);
-            // Without a LIR page, the stack is empty.
-            self.prune();
-        }
+    fn is_lir_at_once(&self, is_known: bool) -> bool {
+        is_known || self.lir_len < self.lir_share
     }
 }
 
 impl Policy for Lirs {
     #[inline]
     fn insert(&mut self, frame: Frame, page: PageId) {
+        let index = self.index_of(frame);
+        assert!(!self.queues.is_linked(frame) && !self.is_lir[index], "{frame:?} is evictable");
         let is_known = self.recall(page);
-        self.admit(frame, page, is_known);
+        self.pages[index] = page;
+        self.len += 1;
+        self.stack.insert_before(&mut self.bottom, frame);
+        if self.is_lir_at_once(is_known) {
+            self.promote(frame);
+        } else {
+            self.queues.insert_before(&mut self.hirs, frame);
+            // Without a LIR page, the stack is empty.
+            self.prune();
+        }
     }
 
     fn remove(&mut self, frame: Frame) {
@@ -250,15 +253,28 @@ impl Policy for Lirs {
     }
 
     fn evict(&mut self, _witness: &mut dyn Witness) -> Option<Frame> {
-        self.give_up()
+        let victim = self.choose()?;
+        self.queues.remove(&mut self.hirs, victim);
+        self.len -= 1;
+        Some(victim)
     }
 
     #[inline]
     fn replace(&mut self, page: PageId, _witness: &mut dyn Witness) -> Option<Frame> {
         // First, so that the victim's ghost does not push out that of the page that comes.
         let is_known = self.recall(page);
-        let victim = self.give_up()?;
-        self.admit(victim, page, is_known);
+        let victim = self.choose()?;
+        let index = self.index_of(victim);
+        self.pages[index] = page;
+        self.stack.insert_before(&mut self.bottom, victim);
+        if self.is_lir_at_once(is_known) {
+            self.queues.remove(&mut self.hirs, victim);
+            self.promote(victim);
+        } else {
+            // The first of Q becomes its last: the ring turns.
+            self.queues.rotate(&mut self.hirs);
+            self.prune();
+        }
         Some(victim)
     }
 
