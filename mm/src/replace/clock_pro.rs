@@ -163,7 +163,7 @@ impl ClockPro {
     fn run_hot(&mut self, witness: &mut dyn Witness) {
         // One lap clears the bits of all hot pages; on a busy machine one goes although it is used.
         let mut spared = 0;
-        while self.hot_len > self.pages.len() - self.cold_share {
+        while self.hot_len > self.pages.len().saturating_sub(self.cold_share) {
             let Some(oldest) = self.hot_hand else { return };
             if !self.is(oldest, HOT) {
                 let was_alone = self.rings.next(oldest) == oldest;
