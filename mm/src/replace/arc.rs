@@ -1,8 +1,9 @@
 //! ARC: recency and frequency share memory, and ghosts tell which needs more of it.
 //!
-//! Pages used once lie in T1, pages used again in T2, both in LRU order. What T1 evicts is remembered
-//! in B1, what T2 evicts in B2. A page that comes back from B1 says that T1 was too small, and one
-//! from B2 that T2 was: the target size of T1 moves by what the ghosts are worth. No number is tuned.
+//! Pages used once lie in T1, pages used again in T2, both in LRU order. What T1 evicts is
+//! remembered in B1, what T2 evicts in B2. A page that comes back from B1 says that T1 was too
+//! small, and one from B2 that T2 was: the target size of T1 moves by what the ghosts are worth. No
+//! number is tuned.
 //!
 //! ```text
 //!      ghosts      pages used once │ used again    ghosts
@@ -12,7 +13,8 @@
 //!
 //! T1 and B1 together hold at most as many pages as memory, all four at most twice as many.
 //!
-//! 17 bytes a frame and up to 37 for each of one ghost a frame; every operation takes constant time.
+//! 17 bytes a frame and up to 37 for each of one ghost a frame; every operation takes constant
+//! time.
 
 use super::queues::Directory;
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Witness};
@@ -76,8 +78,8 @@ impl Arc {
         Some(from)
     }
 
-    /// Makes room in the directory for a page that it does not know. Whether T1 alone is as large as
-    /// memory, so that there is no ghost to forget but the victim's.
+    /// Makes room in the directory for a page that it does not know. Whether T1 alone is as large
+    /// as memory, so that there is no ghost to forget but the victim's.
     #[inline]
     fn forget_one(&mut self) -> bool {
         let queues = &self.directory.queues;
@@ -92,8 +94,8 @@ impl Arc {
         false
     }
 
-    /// The step that the paper calls REPLACE: chooses a victim, which stays in its queue, and remembers
-    /// it. `from` is the ghost queue that knew the page that comes.
+    /// The step that the paper calls REPLACE: chooses a victim, which stays in its queue, and
+    /// remembers it. `from` is the ghost queue that knew the page that comes.
     #[inline]
     fn choose(&mut self, from: Option<usize>) -> Option<Frame> {
         let queues = &self.directory.queues;

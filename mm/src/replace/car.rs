@@ -1,8 +1,8 @@
 //! CAR: ARC with clocks, so that accessed bits are all it needs.
 //!
 //! The four queues are ARC's, but T1 and T2 are clocks: a use sets a bit and moves nothing. A hand
-//! finds the victim in T1 or T2, whichever is too large. A page of T1 that was used goes to T2, one of
-//! T2 goes round once more.
+//! finds the victim in T1 or T2, whichever is too large. A page of T1 that was used goes to T2, one
+//! of T2 goes round once more.
 //!
 //! ```text
 //!     new ──▶ T1 ──used──▶ T2 ◀─┐ used
@@ -12,10 +12,11 @@
 //! ```
 //!
 //! A page is loaded without its bit. Hardware loads it with its bit, so that on a machine each page
-//! looks used when it is first judged, and T1 filters nothing unless the world clears that first bit.
+//! looks used when it is first judged, and T1 filters nothing unless the world clears that first
+//! bit.
 //!
-//! 17 bytes a frame and up to 37 for each of one ghost a frame; constant time, but for the walk of the
-//! hand, which clears a bit with every step.
+//! 17 bytes a frame and up to 37 for each of one ghost a frame; constant time, but for the walk of
+//! the hand, which clears a bit with every step.
 
 use super::arc::{B1, B2, T1, T2, Target};
 use super::queues::Directory;
@@ -47,8 +48,8 @@ impl Registered for Car {
 }
 
 impl Car {
-    /// Forgets a ghost if the directory is too large for another page that it does not know, once the
-    /// victim has left the queue that it is still in.
+    /// Forgets a ghost if the directory is too large for another page that it does not know, once
+    /// the victim has left the queue that it is still in.
     #[inline]
     fn forget_one(&mut self, leaves: Option<usize>) {
         let queues = &self.directory.queues;
@@ -80,7 +81,8 @@ impl Car {
     #[inline]
     fn choose(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
         let queues = &mut self.directory.queues;
-        // One lap through T1 and one through T2 clear every bit. On a busy machine a page goes in use.
+        // One lap through T1 and one through T2 clear every bit. On a busy machine a page goes in
+        // use.
         let mut steps = 2 * (queues.len(T1) + queues.len(T2));
         loop {
             let is_large = queues.len(T1) as f64 >= self.target.0.max(1.0);
@@ -212,7 +214,8 @@ mod tests {
             }
             let is_full = self.t[0].len() + self.t[1].len() == self.c;
             let left = if is_full { vec![self.replace()] } else { Vec::new() };
-            let [t1, t2, b1, b2] = [&self.t[0], &self.t[1], &self.b[0], &self.b[1]].map(VecDeque::len);
+            let [t1, t2, b1, b2] =
+                [&self.t[0], &self.t[1], &self.b[0], &self.b[1]].map(VecDeque::len);
             match self.b.iter().position(|list| list.contains(&page)) {
                 None => {
                     if t1 + b1 == self.c {

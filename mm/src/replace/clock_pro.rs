@@ -1,9 +1,9 @@
 //! CLOCK-Pro: what LIRS does, with a bit a page.
 //!
-//! All pages stand in one circle in order of their last known use: *hot* ones, which stay; *cold* ones,
-//! which are evicted; and cold ones that are evicted already (ghosts). A cold page starts with a test
-//! period. If it is used before that ends, resident or not, it was used again sooner than the oldest
-//! hot page, and becomes hot.
+//! All pages stand in one circle in order of their last known use: *hot* ones, which stay; *cold*
+//! ones, which are evicted; and cold ones that are evicted already (ghosts). A cold page starts
+//! with a test period. If it is used before that ends, resident or not, it was used again sooner
+//! than the oldest hot page, and becomes hot.
 //!
 //! ```text
 //!          hot hand: demotes hot pages not used, ends tests, drops ghosts that it passes
@@ -15,11 +15,11 @@
 //! ```
 //!
 //! How many frames cold pages get adapts: one more for each page that is used in its test, one less
-//! for each test that ends without a use. A page is loaded without its bit; hardware loads it with its
-//! bit, so that on a machine every page looks used in its test, and turns hot.
+//! for each test that ends without a use. A page is loaded without its bit; hardware loads it with
+//! its bit, so that on a machine every page looks used in its test, and turns hot.
 //!
-//! 26 bytes a frame and up to 37 for each of one ghost a frame. Over many evictions, each hand takes a
-//! step for each page that came or was used.
+//! 26 bytes a frame and up to 37 for each of one ghost a frame. Over many evictions, each hand
+//! takes a step for each page that came or was used.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -42,7 +42,8 @@ const COLD: Setting = Setting {
     range: 1..=100,
 };
 
-/// CLOCK-Pro. The paper leaves open with how many cold pages to begin: with as many as there are frames.
+/// CLOCK-Pro. The paper leaves open with how many cold pages to begin: with as many as there are
+/// frames.
 ///
 /// S. Jiang, F. Chen, X. Zhang, "CLOCK-Pro: An Effective Improvement of the CLOCK Replacement",
 /// USENIX ATC 2005.
@@ -56,7 +57,7 @@ pub struct ClockPro {
     ghosts: Ghosts,
     first: Frame,
     hot_len: usize,
-    cold_len: usize,  // resident ones
+    cold_len: usize,   // resident ones
     cold_share: usize, // how many of the frames cold pages should have
 }
 

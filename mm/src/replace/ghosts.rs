@@ -1,13 +1,13 @@
 //! Ghosts: pages that are gone, and remembered.
 //!
 //! A policy that learns from its mistakes recognises a page that it evicted too early. It remembers
-//! the identities of evicted pages, without their frames: *ghosts*. Each has a number beyond those of
-//! the frames, so that rings over frames and ghosts can hold both.
+//! the identities of evicted pages, without their frames: *ghosts*. Each has a number beyond those
+//! of the frames, so that rings over frames and ghosts can hold both.
 //!
-//! A table of chains finds a ghost by its page: each place holds the first ghost of a chain, and each
-//! ghost the next. There are two to four places a ghost, so that most chains are empty or have one
-//! member, and adding to one needs no search: the branches of a longer search would cost more than
-//! everything else that a policy does.
+//! A table of chains finds a ghost by its page: each place holds the first ghost of a chain, and
+//! each ghost the next. There are two to four places a ghost, so that most chains are empty or have
+//! one member, and adding to one needs no search: the branches of a longer search would cost more
+//! than everything else that a policy does.
 //!
 //! Invariant: all arrays are made at construction. Links are indices + 1, so that zero bytes are an
 //! empty table.

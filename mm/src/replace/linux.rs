@@ -1,28 +1,30 @@
 //! Linux's two lists: an inactive one on probation, and an active one.
 //!
-//! A page that is loaded starts on the inactive list. When reclaim comes to it and it was used, it gets
-//! another round and is marked; if it was used again by the next time, it moves to the active list.
-//! Unused, it is evicted. The active list is not evicted from: when the inactive list is too short,
-//! the oldest active pages move back to it, used or not.
+//! A page that is loaded starts on the inactive list. When reclaim comes to it and it was used, it
+//! gets another round and is marked; if it was used again by the next time, it moves to the active
+//! list. Unused, it is evicted. The active list is not evicted from: when the inactive list is too
+//! short, the oldest active pages move back to it, used or not.
 //!
 //! ```text
-//!     loaded ──▶ inactive ──used twice──▶ active        inactive list low, or refaults: 32 move back
+//!     loaded ──▶ inactive ──used twice──▶ active    inactive list low, or refaults: 32 go back
 //!                │    ▲ └─used once─┘       │
 //!                ▼    └─────────────────────┘
 //!             evicted; comes back before as many others left as are active ──▶ active
 //! ```
 //!
-//! An evicted page leaves a *shadow*: how far a counter of evictions and activations was. If it comes
-//! back and the counter went on by no more than the active list is long (the *refault distance*), it
-//! would have stayed if the active list had been inactive: it challenges the active pages, becomes one,
-//! and lets the next round of reclaim deactivate.
+//! An evicted page leaves a *shadow*: how far a counter of evictions and activations was. If it
+//! comes back and the counter went on by no more than the active list is long (the *refault
+//! distance*), it would have stayed if the active list had been inactive: it challenges the active
+//! pages, becomes one, and lets the next round of reclaim deactivate.
 //!
-//! The kernel reclaims in rounds of 32 pages and looks at the balance of the lists every 32 pages that
-//! it scans. Asked for one page at a time, this policy counts rounds and scans across calls; below 1024
-//! frames, rounds are a 32nd of memory. It sees exact lengths, where the kernel's can be seconds old.
-//! Left out: files beside anonymous memory, and executable pages, which the kernel spares.
+//! The kernel reclaims in rounds of 32 pages and looks at the balance of the lists every 32 pages
+//! that it scans. Asked for one page at a time, this policy counts rounds and scans across calls;
+//! below 1024 frames, rounds are a 32nd of memory. It sees exact lengths, where the kernel's can be
+//! seconds old. Left out: files beside anonymous memory, and executable pages, which the kernel
+//! spares.
 //!
-//! 18 bytes a frame and up to 41 for each of one ghost a frame; over many evictions, a few steps each.
+//! 18 bytes a frame and up to 41 for each of one ghost a frame; over many evictions, a few steps
+//! each.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -43,8 +45,8 @@ const GIGABYTE_SHIFT: u32 = 18;
 
 /// The active and the inactive list, with refault distances, for one kind of pages.
 ///
-/// Linux 6.18, `mm/vmscan.c` and `mm/workingset.c`; J. Weiner, "mm: thrash detection-based file cache
-/// sizing", Linux 3.15, 2014.
+/// Linux 6.18, `mm/vmscan.c` and `mm/workingset.c`; J. Weiner, "mm: thrash detection-based file
+/// cache sizing", Linux 3.15, 2014.
 pub struct Linux {
     directory: Directory<3>,
     referenced: Box<[bool]>, // by frame: was used when it was scanned last
@@ -53,10 +55,10 @@ pub struct Linux {
     first: Frame,
     frames: usize,
     batch: usize,
-    scanned: usize,      // inactive pages since the balance was looked at
-    reclaimed: usize,    // in this round
-    has_refaults: bool,  // pages came back active before this round
-    comes_active: bool,  // since this round began
+    scanned: usize,     // inactive pages since the balance was looked at
+    reclaimed: usize,   // in this round
+    has_refaults: bool, // pages came back active before this round
+    comes_active: bool, // since this round began
 }
 
 impl Registered for Linux {
@@ -116,8 +118,8 @@ impl Linux {
             self.has_refaults = core::mem::take(&mut self.comes_active);
         }
         self.reclaimed = (self.reclaimed + 1) % self.batch;
-        // A page is spared at most twice, then deactivated and spared no more. On a busy machine one
-        // goes although it is used.
+        // A page is spared at most twice, then deactivated and spared no more. On a busy machine
+        // one goes although it is used.
         let mut spared = 0;
         let spared_max = 3 * self.len();
         loop {

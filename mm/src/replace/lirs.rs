@@ -1,21 +1,21 @@
 //! LIRS: keeps the pages whose last two uses were close together.
 //!
-//! LRU asks how long ago a page was used. LIRS asks how many other pages were used between its last two
-//! uses. Pages for which that was few (LIR) hold almost all of memory; the others (HIR) pass through a
-//! short queue Q, even if they were used just now. A stack S, in order of last use, tells who is which:
-//! it reaches down to the LIR page that was used longest ago. A HIR page that is used while it is in
-//! the stack was used again sooner than that one: the two change roles.
+//! LRU asks how long ago a page was used. LIRS asks how many other pages were used between its last
+//! two uses. Pages for which that was few (LIR) hold almost all of memory; the others (HIR) pass
+//! through a short queue Q, even if they were used just now. A stack S, in order of last use, tells
+//! who is which: it reaches down to the LIR page that was used longest ago. A HIR page that is used
+//! while it is in the stack was used again sooner than that one: the two change roles.
 //!
 //! ```text
 //!     S, top ▸ h5  L2  L7  g9  L4  h1  L3 ◂ bottom, always LIR     Q ▸ h8  h1  h5 ◂
 //!              └─ L: LIR   h: HIR   g: HIR, evicted (a ghost)           evicted first
 //! ```
 //!
-//! The paper's stack has no bound. Here there are at most as many ghosts as the user says; the lowest
-//! is forgotten first.
+//! The paper's stack has no bound. Here there are at most as many ghosts as the user says; the
+//! lowest is forgotten first.
 //!
-//! 26 bytes a frame and up to 45 a ghost. Constant time, but for pruning the bottom of the stack, where
-//! each step takes away an entry that a reference made.
+//! 26 bytes a frame and up to 45 a ghost. Constant time, but for pruning the bottom of the stack,
+//! where each step takes away an entry that a reference made.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -44,13 +44,13 @@ const GHOSTS: Setting = Setting {
 /// S. Jiang, X. Zhang, "LIRS: An Efficient Low Inter-reference Recency Set Replacement Policy to
 /// Improve Buffer Cache Performance", SIGMETRICS 2002.
 pub struct Lirs {
-    stack: Rings,           // frames and ghosts
-    bottom: Option<Frame>,  // the last use longest ago; towards the top by `next`
-    queues: Rings,          // Q, and the ghosts in the order in which they were made
-    hirs: Option<Frame>,    // front of Q
-    buried: Option<Frame>,  // the oldest ghost: the lowest of the stack
-    is_lir: Box<[bool]>,    // by frame
-    pages: Box<[PageId]>,   // by frame
+    stack: Rings,          // frames and ghosts
+    bottom: Option<Frame>, // the last use longest ago; towards the top by `next`
+    queues: Rings,         // Q, and the ghosts in the order in which they were made
+    hirs: Option<Frame>,   // front of Q
+    buried: Option<Frame>, // the oldest ghost: the lowest of the stack
+    is_lir: Box<[bool]>,   // by frame
+    pages: Box<[PageId]>,  // by frame
     ghosts: Ghosts,
     first: Frame,
     lir_len: usize,
@@ -445,7 +445,9 @@ mod tests {
     #[test]
     fn it_is_the_papers_stack_and_queue() {
         agrees_with("lirs", |frames| Box::new(paper(frames, 0, 2 * frames)));
-        agrees_with("lirs:hir=40:ghosts=50", |frames| Box::new(paper(frames, frames * 40 / 100, frames / 2)));
+        agrees_with("lirs:hir=40:ghosts=50", |frames| {
+            Box::new(paper(frames, frames * 40 / 100, frames / 2))
+        });
     }
 
     #[test]
@@ -457,7 +459,11 @@ mod tests {
         for _ in 0..10_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             match state >> 61 {
-                0 => free.extend((0..state >> 40 & 7).filter_map(|_| Some(lirs.evict(&mut bits)?.0))),
+                0 => {
+                    free.extend(
+                        (0..state >> 40 & 7).filter_map(|_| Some(lirs.evict(&mut bits)?.0)),
+                    );
+                }
                 1 | 2 => lirs.touch(Frame((state >> 40) as u32 % 7)),
                 _ => {
                     if let Some(frame) = free.pop() {

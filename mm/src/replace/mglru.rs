@@ -1,9 +1,9 @@
 //! MGLRU, the multi-generational LRU of Linux: two to four generations of pages.
 //!
-//! Two lists say of a page that it was used, not when. Generations say when, roughly: a page belongs to
-//! the youngest generation in which it was found used. *Aging* scans all accessed bits, moves the pages
-//! that were used to the youngest generation and begins a new one. *Eviction* empties the oldest; a
-//! page found used on the way goes to the youngest instead.
+//! Two lists say of a page that it was used, not when. Generations say when, roughly: a page
+//! belongs to the youngest generation in which it was found used. *Aging* scans all accessed bits,
+//! moves the pages that were used to the youngest generation and begins a new one. *Eviction*
+//! empties the oldest; a page found used on the way goes to the youngest instead.
 //!
 //! ```text
 //!     oldest (min)                       youngest (max)
@@ -11,13 +11,13 @@
 //!       └▶ evicted   └──── found used ────▶ ┘
 //! ```
 //!
-//! Aging is lazy: it waits until two generations are left, or three of which the youngest holds more
-//! than half of the pages or the oldest less than a quarter.
+//! Aging is lazy: it waits until two generations are left, or three of which the youngest holds
+//! more than half of the pages or the oldest less than a quarter.
 //!
-//! Left out, as no frame number tells it: the neighbours in the page table that the kernel looks at on
-//! the way, and the *tiers* of pages read through file descriptors, with the controller that compares
-//! how often each comes back: pages used through page tables alone are all of the first tier. A scan
-//! goes by frame number, where the kernel goes by virtual address.
+//! Left out, as no frame number tells it: the neighbours in the page table that the kernel looks at
+//! on the way, and the *tiers* of pages read through file descriptors, with the controller that
+//! compares how often each comes back: pages used through page tables alone are all of the first
+//! tier. A scan goes by frame number, where the kernel goes by virtual address.
 //!
 //! 9 bytes a frame. Eviction takes as many steps as pages are spared; aging looks at every frame.
 
@@ -28,8 +28,8 @@ use crate::addr::Frame;
 /// The most generations, and the fewest.
 const GENERATIONS_MAX: usize = 4;
 const GENERATIONS_MIN: usize = 2;
-/// New generations that one eviction can need: two until the fewest are behind the oldest page, one to
-/// spread the pages.
+/// New generations that one eviction can need: two until the fewest are behind the oldest page, one
+/// to spread the pages.
 const AGINGS_MAX: usize = 3;
 
 /// The multi-generational LRU.
@@ -281,7 +281,11 @@ mod tests {
     fn it_is_rows_of_pages_that_age() {
         agrees_with("mglru", |frames| {
             let rows = alloc::vec![Vec::new(); 4];
-            Box::new(Generations { rows, frames: alloc::vec![None; frames], accessed: BTreeSet::new() })
+            Box::new(Generations {
+                rows,
+                frames: alloc::vec![None; frames],
+                accessed: BTreeSet::new(),
+            })
         });
     }
 }

@@ -1,9 +1,9 @@
 //! Queues that frames and ghosts move between.
 //!
-//! Most policies that learn are a few queues: pages used once, pages used again, pages that are gone.
-//! [`Queues`] keeps them over one array of links, and a byte a frame says which one it is in.
-//! [`Directory`] adds what papers call the directory of a cache: the page in each frame, and ghosts, so
-//! that a queue holds frames or remembered pages alike.
+//! Most policies that learn are a few queues: pages used once, pages used again, pages that are
+//! gone. [`Queues`] keeps them over one array of links, and a byte a frame says which one it is in.
+//! [`Directory`] adds what papers call the directory of a cache: the page in each frame, and ghosts,
+//! so that a queue holds frames or remembered pages alike.
 //!
 //! ```text
 //!     front ▸ f3  f7  f0 ◂ back      evicted from the front, appended at the back
@@ -158,8 +158,8 @@ impl<const N: usize> Directory<N> {
     }
 
     /// Remembers the page of a frame, which is about to leave, at the back of `queue`, whose oldest
-    /// ghost is forgotten if there are as many as there can be. No ghost is made if even then there is
-    /// no room. A page that leaves two frames leaves two ghosts.
+    /// ghost is forgotten if there are as many as there can be. No ghost is made if even then there
+    /// is no room. A page that leaves two frames leaves two ghosts.
     #[inline]
     pub(super) fn remember(&mut self, queue: usize, frame: Frame) -> Option<Frame> {
         let page = self.pages[(frame.0 - self.first.0) as usize];

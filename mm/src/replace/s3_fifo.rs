@@ -1,9 +1,10 @@
 //! S3-FIFO: three queues, of which the smallest filters what is used once.
 //!
-//! Most pages of a skewed string are used once in the time that they could stay. S3-FIFO lets a page
-//! prove itself in a small queue first. If it was used twice there, it goes on to the main queue; if
-//! not, it goes, and is remembered. A page that comes back while it is remembered was judged too
-//! early: it enters the main queue at once. There, each use saves it for one more round, up to three.
+//! Most pages of a skewed string are used once in the time that they could stay. S3-FIFO lets a
+//! page prove itself in a small queue first. If it was used twice there, it goes on to the main
+//! queue; if not, it goes, and is remembered. A page that comes back while it is remembered was
+//! judged too early: it enters the main queue at once. There, each use saves it for one more round,
+//! up to three.
 //!
 //! ```text
 //!     new ──▶ small ──used twice──▶ main ──unused──▶ out
@@ -11,8 +12,8 @@
 //!               └──▶ ghost ─────────┘ comes back
 //! ```
 //!
-//! Ghosts are as many as the main queue has places, the oldest forgotten first. While memory fills for
-//! the first time, pages that the small queue has no place for enter the main one.
+//! Ghosts are as many as the main queue has places, the oldest forgotten first. While memory fills
+//! for the first time, pages that the small queue has no place for enter the main one.
 //!
 //! 18 bytes a frame and up to 37 for each of 0.9 ghosts a frame. A use adds to a counter; eviction
 //! takes as many steps as pages are spared.
@@ -42,8 +43,8 @@ const SMALL_SHARE: Setting = Setting {
 
 /// S3-FIFO, with the details of its authors' implementation.
 ///
-/// J. Yang, Y. Zhang, Z. Qiu, Y. Yue, K. V. Rashmi, "FIFO Queues Are All You Need for Cache Eviction",
-/// SOSP 2023.
+/// J. Yang, Y. Zhang, Z. Qiu, Y. Yue, K. V. Rashmi, "FIFO Queues Are All You Need for Cache
+/// Eviction", SOSP 2023.
 pub struct S3Fifo {
     directory: Directory<3>,
     uses: Box<[u8]>, // by frame: uses since it entered its queue, or was spared
@@ -201,7 +202,8 @@ mod tests {
         assert_eq!(policy.directory.queues.queue_of(Frame(0)), Some(MAIN));
     }
 
-    /// The queues of the paper, new pages at the back; counters are not capped, but count as capped.
+    /// The queues of the paper, new pages at the back; counters are not capped, but count as
+    /// capped.
     struct Three {
         small: VecDeque<(u64, u32)>,
         main: VecDeque<(u64, u32)>,

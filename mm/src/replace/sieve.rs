@@ -1,17 +1,18 @@
 //! SIEVE: a queue that a hand sifts, keeping what was used where it is.
 //!
 //! Like Clock, it asks one bit a page. Unlike Clock, it does not move the page that it spares: new
-//! pages enter at one end, and the hand walks from the oldest to them, clearing bits and evicting the
-//! first page without one. So pages that are used gather behind the hand, and new ones are judged
-//! soon after they come: most are not worth keeping, and they leave before they cost a better page.
+//! pages enter at one end, and the hand walks from the oldest to them, clearing bits and evicting
+//! the first page without one. So pages that are used gather behind the hand, and new ones are
+//! judged soon after they come: most are not worth keeping, and they leave before they cost a
+//! better page.
 //!
 //! ```text
 //!     oldest ▸ f4  f1  f7  f2  f9 ◂ newest
 //!                       ▲ hand ──▶        f7 used: bit cleared, stays; f2 not used: evicted
 //! ```
 //!
-//! A page is loaded without its bit where bits are kept in software. Hardware loads it with its bit,
-//! which gives every page one more pass of the hand.
+//! A page is loaded without its bit where bits are kept in software. Hardware loads it with its
+//! bit, which gives every page one more pass of the hand.
 //!
 //! 8 bytes a frame; constant time, but for the walk, which clears a bit with every step.
 
@@ -57,8 +58,8 @@ impl Sieve {
     #[inline]
     fn sift(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
         let mut candidate = self.hand.or(self.oldest)?;
-        // One lap clears every bit. On a busy machine the frame where it started may be in use again;
-        // it goes anyway, so that the search ends.
+        // One lap clears every bit. On a busy machine the frame where it started may be in use
+        // again; it goes anyway, so that the search ends.
         for _ in 0..self.len {
             if !witness.take_accessed(candidate) {
                 break;
@@ -130,7 +131,8 @@ mod tests {
     #[test]
     fn it_keeps_pages_that_are_used_from_new_ones_that_are_not() {
         // Each of five pages is used twice, again after ten new ones that are used once.
-        let refs: Vec<u64> = (0..300).flat_map(|at| [at % 5, at % 5, 100 + at, 1000 + at]).collect();
+        let refs: Vec<u64> =
+            (0..300).flat_map(|at| [at % 5, at % 5, 100 + at, 1000 + at]).collect();
         assert_eq!(faults("lru", 8, &refs), 900, "it forgets the five each time");
         assert_eq!(faults("sieve", 8, &refs), 605, "each of the five faults once");
     }

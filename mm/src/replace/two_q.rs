@@ -1,16 +1,17 @@
 //! 2Q: a FIFO for new pages, and LRU for those that come back.
 //!
 //! LRU believes that a page used just now will be used again; after a scan, memory is full of pages
-//! for which that was wrong. 2Q does not believe a first use, nor the burst of uses that often follows
-//! it: new pages pass through a FIFO, and are remembered when they leave it. Only a page that comes
-//! back while remembered enters the main queue, which is LRU.
+//! for which that was wrong. 2Q does not believe a first use, nor the burst of uses that often
+//! follows it: new pages pass through a FIFO, and are remembered when they leave it. Only a page
+//! that comes back while remembered enters the main queue, which is LRU.
 //!
 //! ```text
 //!     new ──▶ A1in ──▶ A1out (ghosts) ──comes back──▶ Am
 //!             FIFO      FIFO                          LRU ──▶ out, not remembered
 //! ```
 //!
-//! 17 bytes a frame and up to 37 for each of half a ghost a frame; every operation takes constant time.
+//! 17 bytes a frame and up to 37 for each of half a ghost a frame; every operation takes constant
+//! time.
 
 use super::queues::{Directory, share};
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Setting, Witness};
@@ -206,6 +207,8 @@ mod tests {
     #[test]
     fn it_is_the_papers_three_queues() {
         agrees_with("2q", |frames| Box::new(Paper::new(frames, frames / 4, frames / 2)));
-        agrees_with("2q:in=50:out=200", |frames| Box::new(Paper::new(frames, frames / 2, 2 * frames)));
+        agrees_with("2q:in=50:out=200", |frames| {
+            Box::new(Paper::new(frames, frames / 2, 2 * frames))
+        });
     }
 }
