@@ -36,6 +36,7 @@
 //! [`replace`]: Policy::replace
 
 mod ghosts;
+mod queues;
 mod settings;
 
 pub use settings::{Setting, SettingError, Settings};
@@ -86,6 +87,15 @@ registry! {
     observed lru::Lru;
     blind clock::Clock;
     blind random::Random;
+    blind sieve::Sieve;
+    observed s3_fifo::S3Fifo;
+    observed two_q::TwoQ;
+    observed arc::Arc;
+    blind car::Car;
+    observed lirs::Lirs;
+    blind clock_pro::ClockPro;
+    blind linux::Linux;
+    blind mglru::Mglru;
 }
 
 /// The policy of this name.
