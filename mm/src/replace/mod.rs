@@ -35,6 +35,7 @@
 //! [`evict`]: Policy::evict
 //! [`replace`]: Policy::replace
 
+mod chance;
 mod ghosts;
 mod settings;
 
