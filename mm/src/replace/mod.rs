@@ -86,6 +86,7 @@ registry! {
     foreseen opt::Opt;
     observed lru::Lru;
     blind clock::Clock;
+    blind enhanced_clock::EnhancedClock;
     blind random::Random;
 }
 
