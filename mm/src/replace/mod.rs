@@ -87,6 +87,7 @@ registry! {
     observed lru::Lru;
     blind clock::Clock;
     blind enhanced_clock::EnhancedClock;
+    observed clock_sweep::ClockSweep;
     blind random::Random;
 }
 
