@@ -88,6 +88,7 @@ registry! {
     blind clock::Clock;
     blind enhanced_clock::EnhancedClock;
     observed clock_sweep::ClockSweep;
+    observed mru::Mru;
     blind random::Random;
 }
 
