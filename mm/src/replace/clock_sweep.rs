@@ -1,7 +1,7 @@
 //! Clock sweep: the hand counts a page's uses down, and takes the first that has none left.
 //!
 //! Clock remembers of a page whether it was used. Here it remembers how often, up to a small maximum: a
-//! popular page survives several laps, and a page of a scan, used once, goes before it. PostgreSQL
+//! popular page survives several laps, and a page of a scan, used once, goes before it. `PostgreSQL`
 //! manages its buffers so: a buffer starts at 1, each use adds 1, each pass of the hand takes 1.
 //!
 //! ```text
@@ -33,7 +33,7 @@ const ABSENT: u8 = 0;
 /// The state of an evictable frame with no uses left.
 const UNUSED: u8 = 1;
 
-/// Generalized clock with counts, as in PostgreSQL (`src/backend/storage/buffer/README` there).
+/// Generalized clock with counts, as in `PostgreSQL` (`src/backend/storage/buffer/README` there).
 ///
 /// A. J. Smith, "Sequentiality and Prefetching in Database Systems", ACM TODS 3(3), 1978; analysed by
 /// V. F. Nicola, A. Dan, D. M. Dias, "Analysis of the Generalized Clock Buffer Replacement Scheme for
@@ -204,7 +204,9 @@ mod tests {
             let (Step::Use(page) | Step::Write(page) | Step::Drop(page)) = step;
             let held = self.buffers.iter().position(|held| held.is_some_and(|held| held.0 == page));
             if matches!(step, Step::Drop(_)) {
-                held.into_iter().for_each(|at| self.buffers[at] = None);
+                if let Some(at) = held {
+                    self.buffers[at] = None;
+                }
                 return Vec::new();
             }
             if let Some(at) = held {

@@ -12,7 +12,7 @@ use crate::ring::Rings;
 
 /// Most recently used.
 ///
-/// H.-T. Chou, D. J. DeWitt, "An Evaluation of Buffer Management Strategies for Relational Database
+/// H.-T. Chou, D. J. `DeWitt`, "An Evaluation of Buffer Management Strategies for Relational Database
 /// Systems", VLDB 1985.
 pub struct Mru {
     rings: Rings,
