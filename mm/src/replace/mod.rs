@@ -88,6 +88,7 @@ registry! {
     blind clock::Clock;
     blind enhanced_clock::EnhancedClock;
     observed clock_sweep::ClockSweep;
+    blind nru::Nru;
     observed mru::Mru;
     observed lfu::Lfu;
     blind random::Random;
