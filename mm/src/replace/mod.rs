@@ -89,6 +89,7 @@ registry! {
     blind enhanced_clock::EnhancedClock;
     observed clock_sweep::ClockSweep;
     blind nru::Nru;
+    blind aging::Aging;
     observed mru::Mru;
     observed lfu::Lfu;
     blind random::Random;
