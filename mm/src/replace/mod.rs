@@ -92,6 +92,7 @@ registry! {
     blind aging::Aging;
     observed mru::Mru;
     observed lfu::Lfu;
+    sizing working_set::WorkingSet;
     blind random::Random;
 }
 
