@@ -93,6 +93,7 @@ registry! {
     observed mru::Mru;
     observed lfu::Lfu;
     sizing working_set::WorkingSet;
+    blind wsclock::WsClock;
     blind random::Random;
 }
 
