@@ -94,6 +94,7 @@ registry! {
     observed lfu::Lfu;
     sizing working_set::WorkingSet;
     blind wsclock::WsClock;
+    sizing pff::Pff;
     blind random::Random;
 }
 
