@@ -37,6 +37,7 @@
 
 mod chance;
 mod ghosts;
+mod heap;
 mod settings;
 
 pub use settings::{Setting, SettingError, Settings};
@@ -92,6 +93,7 @@ registry! {
     blind aging::Aging;
     observed mru::Mru;
     observed lfu::Lfu;
+    observed lru_k::LruK;
     sizing working_set::WorkingSet;
     blind wsclock::WsClock;
     sizing pff::Pff;
