@@ -1,7 +1,7 @@
 //! Aging: evicts the frame with the lowest counter, into which each beat shifts its accessed bit.
 //!
-//! LRU for hardware that keeps one bit. A beat of the timer halves every counter and puts the accessed
-//! bit on top, so that counters compare like histories, the latest beat first:
+//! LRU for hardware that keeps one bit. A beat of the timer halves every counter and puts the
+//! accessed bit on top, so that counters compare like histories, the latest beat first:
 //!
 //! ```text
 //!     beat           1      2      3
@@ -10,12 +10,12 @@
 //! ```
 //!
 //! Within a beat it does not know who was first, and what is shifted out is forgotten, though of
-//! frames with the same counter the one with the older history still goes first. A page that is loaded
-//! counts as used in the beat before and never else: 100….
+//! frames with the same counter the one with the older history still goes first. A page that is
+//! loaded counts as used in the beat before and never else: 100….
 //!
-//! Frames of the same counter lie in a ring, and the rings in an array by counter. A beat deals every
-//! frame anew, in time proportional to frames and counters; between two beats all victims together pass
-//! each counter once. 10 bytes a frame, and 16 a value of the counter.
+//! Frames of the same counter lie in a ring, and the rings in an array by counter. A beat deals
+//! every frame anew, in time proportional to frames and counters; between two beats all victims
+//! together pass each counter once. 10 bytes a frame, and 16 a value of the counter.
 
 use alloc::boxed::Box;
 use alloc::vec;

@@ -2,8 +2,9 @@
 
 /// `SplitMix64`: a counter, stepped by the golden ratio and scrambled.
 ///
-/// G. L. Steele, D. Lea, C. H. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014;
-/// the constants are S. Vigna's of 2015. Eight bytes of state suffice for a policy, any seed is good.
+/// G. L. Steele, D. Lea, C. H. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
+/// 2014; the constants are S. Vigna's of 2015. Eight bytes of state suffice for a policy, any seed
+/// is good.
 pub(super) struct SplitMix(u64);
 
 impl SplitMix {
@@ -21,8 +22,8 @@ impl SplitMix {
         bits ^ (bits >> 31)
     }
 
-    /// A number below `limit`: the upper half of a product instead of a remainder. One in 2^32 draws
-    /// is biased at worst, which no measurement of page faults can see.
+    /// A number below `limit`: the upper half of a product instead of a remainder. One in 2^32
+    /// draws is biased at worst, which no measurement of page faults can see.
     pub(super) fn below(&mut self, limit: u32) -> u32 {
         (((self.next() >> 32) * u64::from(limit)) >> 32) as u32
     }
@@ -34,7 +35,8 @@ mod tests {
 
     #[test]
     fn the_generator_gives_the_published_numbers() {
-        // The first outputs for seed 1234567, as in the test vectors that circulate with the algorithm.
+        // The first outputs for seed 1234567, as in the test vectors that circulate with the
+        // algorithm.
         let mut generator = SplitMix::new(1_234_567);
         assert_eq!(generator.next(), 6_457_827_717_110_365_317);
         assert_eq!(generator.next(), 3_203_168_211_198_807_973);

@@ -1,8 +1,9 @@
 //! Clock sweep: the hand counts a page's uses down, and takes the first that has none left.
 //!
-//! Clock remembers of a page whether it was used. Here it remembers how often, up to a small maximum: a
-//! popular page survives several laps, and a page of a scan, used once, goes before it. `PostgreSQL`
-//! manages its buffers so: a buffer starts at 1, each use adds 1, each pass of the hand takes 1.
+//! Clock remembers of a page whether it was used. Here it remembers how often, up to a small
+//! maximum: a popular page survives several laps, and a page of a scan, used once, goes before it.
+//! `PostgreSQL` manages its buffers so: a buffer starts at 1, each use adds 1, each pass of the
+//! hand takes 1.
 //!
 //! ```text
 //!              hand
@@ -11,9 +12,10 @@
 //!      3    0    2    0    1        f2 is counted down to 1, f3 goes
 //! ```
 //!
-//! A use raises one byte, and the hand walks along bytes: 1 byte a frame. A frame that is not evictable
-//! keeps its place and is skipped, so that `evict` takes, at worst, as many steps as there are frames
-//! times the maximum; over many evictions, as many as there are uses, and frames that are skipped.
+//! A use raises one byte, and the hand walks along bytes: 1 byte a frame. A frame that is not
+//! evictable keeps its place and is skipped, so that `evict` takes, at worst, as many steps as
+//! there are frames times the maximum; over many evictions, as many as there are uses, and frames
+//! that are skipped.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -35,9 +37,9 @@ const UNUSED: u8 = 1;
 
 /// Generalized clock with counts, as in `PostgreSQL` (`src/backend/storage/buffer/README` there).
 ///
-/// A. J. Smith, "Sequentiality and Prefetching in Database Systems", ACM TODS 3(3), 1978; analysed by
-/// V. F. Nicola, A. Dan, D. M. Dias, "Analysis of the Generalized Clock Buffer Replacement Scheme for
-/// Database Transaction Processing", SIGMETRICS 1992.
+/// A. J. Smith, "Sequentiality and Prefetching in Database Systems", ACM TODS 3(3), 1978; analysed
+/// by V. F. Nicola, A. Dan, D. M. Dias, "Analysis of the Generalized Clock Buffer Replacement
+/// Scheme for Database Transaction Processing", SIGMETRICS 1992.
 pub struct ClockSweep {
     states: Box<[u8]>,
     hand: usize, // the index of the next frame to judge
@@ -49,7 +51,7 @@ pub struct ClockSweep {
 impl Registered for ClockSweep {
     const ABOUT: About = About {
         name: "clock-sweep",
-        line: "counts each page's uses up to five, and down with each pass of the hand (PostgreSQL)",
+        line: "counts a page's uses up to five, and down with each pass of the hand (PostgreSQL)",
         paper: "A. J. Smith, Sequentiality and Prefetching in Database Systems, 1978",
         settings: &[MAX],
     };
@@ -160,7 +162,8 @@ mod tests {
     fn a_popular_page_outlives_a_scan() {
         let hot = core::iter::repeat_n(0, 6);
         let refs: Vec<u64> = hot.chain(1..10).chain([0]).collect();
-        // Four frames: two laps of the hand load three pages of the scan, and take two uses of page 0.
+        // Four frames: two laps of the hand load three pages of the scan, and take two uses of page
+        // 0.
         assert_eq!(faults("clock-sweep", 4, &refs), 10);
         assert_eq!(faults("clock-sweep:max=1", 4, &refs), 11);
     }

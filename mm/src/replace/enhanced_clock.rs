@@ -1,29 +1,29 @@
 //! Enhanced clock: the hand looks for the cheapest victim, by use and by change.
 //!
-//! A clean frame can be had at once, a changed one must be written first; so of two frames that nobody
-//! uses, the clean one goes. With R for *used* and D for *changed* there are four classes:
+//! A clean frame can be had at once, a changed one must be written first; so of two frames that
+//! nobody uses, the clean one goes. With R for *used* and D for *changed* there are four classes:
 //!
 //! ```text
 //!     (R,D)   (0,0)       ▶   (0,1)              ▶   (1,0)      ▶   (1,1)
 //!             free to take    write back first       in use         in use, and a write
 //! ```
 //!
-//! The victim is the first frame from the hand on that is of the lowest class there is. The hand finds
-//! it in laps:
+//! The victim is the first frame from the hand on that is of the lowest class there is. The hand
+//! finds it in laps:
 //!
-//! 1. Look for (0,0), changing no R. A (0,1) that is passed is laundered: it has until the hand comes
-//!    round to become clean, and is saved if it is used before.
+//! 1. Look for (0,0), changing no R. A (0,1) that is passed is laundered: it has until the hand
+//!    comes round to become clean, and is saved if it is used before.
 //! 2. Look for R=0, changing no R: what the first lap laundered, or could not.
 //! 3. Every R is cleared. (1,0) is (0,0) now, and (1,1) is (0,1): on with lap 1.
 //!
 //! To look without clearing is more than [`Witness::take_accessed`] offers, so R is kept here: the
 //! hardware's bit is collected into a flag, and it is the flag that lap 3 clears.
 //!
-//! A lap that found nothing is not walked again at the next fault: frames cannot fall into a class that
-//! the hand has exhausted but by lap 3, or by being laundered, which lap 2 takes care of. So each lap
-//! is walked once for all the victims found on it, and a victim costs a constant number of steps as
-//! long as every lap finds its share. Walking anew for each victim would cost a lap each in a memory of
-//! changed pages. 9 bytes a frame.
+//! A lap that found nothing is not walked again at the next fault: frames cannot fall into a class
+//! that the hand has exhausted but by lap 3, or by being laundered, which lap 2 takes care of. So
+//! each lap is walked once for all the victims found on it, and a victim costs a constant number of
+//! steps as long as every lap finds its share. Walking anew for each victim would cost a lap each
+//! in a memory of changed pages. 9 bytes a frame.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -52,10 +52,10 @@ enum Lap {
     Clear,
 }
 
-/// Enhanced second chance, as A. Silberschatz and P. B. Galvin tell it in "Operating System Concepts",
-/// after the virtual memory of the Macintosh.
+/// Enhanced second chance, as A. Silberschatz and P. B. Galvin tell it in "Operating System
+/// Concepts", after the virtual memory of the Macintosh.
 ///
-/// P. Goldman, "Mac VM Revealed", Byte 14(11), 1989.
+/// P. Goldman, "Mac VM Revealed", Byte, November 1989.
 pub struct EnhancedClock {
     rings: Rings,
     hand: Option<Frame>, // the next frame to judge
@@ -70,8 +70,8 @@ pub struct EnhancedClock {
 impl Registered for EnhancedClock {
     const ABOUT: About = About {
         name: "enhanced-clock",
-        line: "like clock, but takes clean pages before dirty ones, in four classes by use and change",
-        paper: "P. Goldman, Mac VM Revealed, Byte 14(11), 1989",
+        line: "like clock, in four classes by use and change: clean pages before dirty ones",
+        paper: "P. Goldman, Mac VM Revealed, Byte, November 1989",
         settings: &[LAUNDER],
     };
 
@@ -93,9 +93,9 @@ impl EnhancedClock {
     /// Turns the hand to the frame to be evicted.
     fn turn(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
         let start = self.hand?;
-        // On a quiet machine five laps find a victim: the one begun, those that remain until all bits
-        // are cleared, and two to look again. On a busy one every bit may be set again behind the hand;
-        // then the search ends where it began.
+        // On a quiet machine five laps find a victim: the one begun, those that remain until all
+        // bits are cleared, and two to look again. On a busy one every bit may be set again behind
+        // the hand; then the search ends where it began.
         for _ in 0..5 {
             if let Some(victim) = self.walk(witness) {
                 return Some(victim);
@@ -178,8 +178,8 @@ mod tests {
     use alloc::collections::VecDeque;
     use alloc::vec::Vec;
 
-    /// The order of eviction of four frames with these bits (R, D), and whether the first victim was
-    /// still dirty when it was taken.
+    /// The order of eviction of four frames with these bits (R, D), and whether the first victim
+    /// was still dirty when it was taken.
     fn order(classes: [(bool, bool); 4], launder: bool) -> (Vec<u32>, bool) {
         let mut clock = EnhancedClock::new(&Parameters::new(4));
         clock.launder = launder;
@@ -268,7 +268,8 @@ mod tests {
 
     impl Classes {
         fn victim(&mut self) -> u64 {
-            let class = |&(_, used, dirty): &(u64, bool, bool)| 2 * u8::from(used) + u8::from(dirty);
+            type Page = (u64, bool, bool);
+            let class = |&(_, used, dirty): &Page| 2 * u8::from(used) + u8::from(dirty);
             let mut lowest = self.circle.iter().map(class).min().expect("memory is full");
             if lowest >= 2 {
                 self.circle.iter_mut().for_each(|page| page.1 = false);

@@ -3,7 +3,8 @@
 //! Four children a node instead of two: half the levels, and siblings lie in one line of the
 //! processor's cache. Each frame knows its place, so that it can leave from the middle.
 //!
-//! 20 bytes a frame, made at construction; every change takes at most log4 of their number in steps.
+//! 20 bytes a frame, made at construction; every change takes at most log4 of their number in
+//! steps.
 
 use alloc::boxed::Box;
 use alloc::vec;

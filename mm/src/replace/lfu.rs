@@ -1,8 +1,8 @@
 //! LFU: evicts the frame used least often since it was loaded.
 //!
 //! Right for a popularity that does not change; a page that was popular once stays for long after.
-//! The count goes with the page: one that comes back starts again at 1. Of several pages with the same
-//! count, the one that reached it first goes.
+//! The count goes with the page: one that comes back starts again at 1. Of several pages with the
+//! same count, the one that reached it first goes.
 //!
 //! Frames with the same count hang in a ring, and the rings in a ring, in order of count, so that
 //! nothing is ever sorted: a use moves a frame to the next ring.
@@ -31,8 +31,8 @@ struct Equals {
 
 /// Least frequently used, in constant time.
 ///
-/// K. Shah, A. Mitra, D. Matani, "An O(1) algorithm for implementing the LFU cache eviction scheme",
-/// 2010.
+/// K. Shah, A. Mitra, D. Matani, "An O(1) algorithm for implementing the LFU cache eviction
+/// scheme", 2010.
 pub struct Lfu {
     rings: Rings,
     groups: Rings,          // links of the rings
@@ -73,8 +73,8 @@ impl Registered for Lfu {
 }
 
 impl Lfu {
-    /// Makes an empty group for `count`, in front of the group `next` in the ring of groups, or as the
-    /// last of it.
+    /// Makes an empty group for `count`, in front of the group `next` in the ring of groups, or as
+    /// the last of it.
     #[inline]
     fn add_group(&mut self, next: Option<Frame>, count: u64) -> Frame {
         let group = self.spare.expect("there are more groups than frames");
@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn the_count_goes_with_the_page() {
-        // Page 1, used four times, is driven out by pages used more, and comes back with 1: it is the
-        // first to go.
+        // Page 1, used four times, is driven out by pages used more, and comes back with 1: it is
+        // the first to go.
         let refs = [1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 1, 3];
         assert_eq!(faults("lfu", 2, &refs), 5);
         let mut lfu = Lfu::new(&Parameters::new(2));

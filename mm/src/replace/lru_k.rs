@@ -1,8 +1,8 @@
 //! LRU-K: evicts the frame whose K-th last use is longest ago.
 //!
-//! One use says little: a page of a scan is used once, and LRU keeps it as long as any other. The time
-//! of the K-th last use tells how often a page is used *now*: neither once only, nor only long ago. A
-//! page that was not used K times goes before all others, the first loaded first.
+//! One use says little: a page of a scan is used once, and LRU keeps it as long as any other. The
+//! time of the K-th last use tells how often a page is used *now*: neither once only, nor only long
+//! ago. A page that was not used K times goes before all others, the first loaded first.
 //!
 //! ```text
 //!     now = 20           uses at          2nd last
@@ -11,18 +11,19 @@
 //!     f2                 16               none        goes first of all
 //! ```
 //!
-//! Two refinements of the paper. A page that comes back would always be one used once: so the uses of
-//! evicted pages are remembered for some time (*retained information*), and a page that comes back
-//! takes them up again. And several uses in short sequence, by one transaction say, are one use
-//! (*correlated references*): they neither count one by one, nor may the page go in their midst.
+//! Two refinements of the paper. A page that comes back would always be one used once: so the uses
+//! of evicted pages are remembered for some time (*retained information*), and a page that comes
+//! back takes them up again. And several uses in short sequence, by one transaction say, are one
+//! use (*correlated references*): they neither count one by one, nor may the page go in their
+//! midst.
 //!
-//! A use writes the page's times and moves nothing. The order is looked after when a victim is needed:
-//! pages wait in the ring of the young until they are seen to have K uses, then in a heap under the time
-//! that was true when they were put there. The top of the heap is the victim if its time is still true,
-//! and sinks under its true time if not. A time only grows, so no page is lower than it pretends. A
-//! victim takes log4 of the number of frames in steps for each page so corrected, and a page is
-//! corrected at most once for each use. 36 + 8 K bytes a frame; and 28 to 36 + 8 K a remembered page;
-//! and 8 a frame for correlated references.
+//! A use writes the page's times and moves nothing. The order is looked after when a victim is
+//! needed: pages wait in the ring of the young until they are seen to have K uses, then in a heap
+//! under the time that was true when they were put there. The top of the heap is the victim if its
+//! time is still true, and sinks under its true time if not. A time only grows, so no page is lower
+//! than it pretends. A victim takes log4 of the number of frames in steps for each page so
+//! corrected, and a page is corrected at most once for each use. 36 + 8 K bytes a frame; and 28 to
+//! 36 + 8 K a remembered page; and 8 a frame for correlated references.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -63,7 +64,7 @@ pub struct LruK {
     rings: Rings,            // frames, and ghosts behind them
     young: Option<Frame>,    // ring in order of loading; who is seen to have K uses leaves it
     grown: Heap,             // by the time of the K-th last use, or an earlier one
-    times: Box<[u64]>,       // by frame and ghost: k times, the latest first; 0 first if it is neither
+    times: Box<[u64]>,       // by frame and ghost: k, the latest first; 0 first if it is none
     last: Box<[u64]>,        // by frame: its last use, correlated or not; empty if none are
     pages: Box<[PageId]>,    // by frame; empty if none are remembered
     ghosts: Ghosts,
@@ -203,7 +204,8 @@ impl LruK {
     fn choose(&mut self) -> Option<usize> {
         let mut unsettled = None; // the first that may not go
         let mut next = self.young;
-        // Ends: after the last of the ring. Without correlated references the first that is young goes.
+        // Ends: after the last of the ring. Without correlated references the first that is young
+        // goes.
         while let Some(frame) = next {
             let after = self.rings.next(frame);
             next = (Some(after) != self.young).then_some(after);
@@ -352,7 +354,8 @@ mod tests {
 
     #[test]
     fn a_page_that_comes_back_takes_up_its_history() {
-        // Page 0 comes back with a second last use, which pages 2 to 4 do not have: they go before it.
+        // Page 0 comes back with a second last use, which pages 2 to 4 do not have: they go before
+        // it.
         let refs = [0, 1, 2, 0, 3, 4, 0];
         assert_eq!(faults("lru-k", 2, &refs), 6);
         assert_eq!(faults("lru-k:retain=0", 2, &refs), 7);
@@ -426,8 +429,8 @@ mod tests {
         fn victim(&mut self) -> u64 {
             let settled = |held: &Held| self.now - held.last > self.correlated;
             let some = self.held.iter().any(settled);
-            // The minimum is the first of equals: of those without a K-th use, the first loaded. Moving
-            // times by correlated uses can make others equal: of those, the lowest frame.
+            // The minimum is the first of equals: of those without a K-th use, the first loaded.
+            // Moving times by correlated uses can make others equal: of those, the lowest frame.
             let order = |&at: &usize| {
                 let held = &self.held[at];
                 let kth = held.hist[self.k - 1];

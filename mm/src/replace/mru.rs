@@ -1,8 +1,8 @@
 //! MRU: evicts the frame that was used last.
 //!
-//! Absurd for most programs, and right for one: a loop over more pages than memory holds. What was used
-//! just now will be wanted again last. LRU misses every page of such a loop, MRU only those that do not
-//! fit. It is LRU turned round, and like it a stack algorithm.
+//! Absurd for most programs, and right for one: a loop over more pages than memory holds. What was
+//! used just now will be wanted again last. LRU misses every page of such a loop, MRU only those
+//! that do not fit. It is LRU turned round, and like it a stack algorithm.
 //!
 //! 8 bytes a frame; every operation takes constant time.
 
@@ -12,8 +12,8 @@ use crate::ring::Rings;
 
 /// Most recently used.
 ///
-/// H.-T. Chou, D. J. `DeWitt`, "An Evaluation of Buffer Management Strategies for Relational Database
-/// Systems", VLDB 1985.
+/// H.-T. Chou, D. J. `DeWitt`, "An Evaluation of Buffer Management Strategies for Relational
+/// Database Systems", VLDB 1985.
 pub struct Mru {
     rings: Rings,
     hottest: Option<Frame>, // a stack: each frame was used later than those behind it
@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn of_a_loop_it_misses_what_does_not_fit() {
         let refs: Vec<u64> = (0..5).cycle().take(50).collect();
-        // After the first lap, one page in four is missed: 4 + 1 faults, then every fourth reference.
+        // After the first lap, one page in four is missed: 4 + 1 faults, then every fourth
+        // reference.
         assert_eq!(faults("mru", 4, &refs), 5 + 45 / 4);
         assert_eq!(faults("lru", 4, &refs), 50);
     }

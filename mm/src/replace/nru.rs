@@ -1,8 +1,8 @@
 //! NRU: evicts any frame of the lowest class by use and change.
 //!
 //! Each beat of the timer clears the accessed bit R of every frame, so that R means *used since the
-//! last beat*. With the dirty bit D that makes four classes, and a victim is drawn by chance from the
-//! lowest that is not empty:
+//! last beat*. With the dirty bit D that makes four classes, and a victim is drawn by chance from
+//! the lowest that is not empty:
 //!
 //! ```text
 //!     members   │ 0: neither │ 1: changed │ 2: used │ 3: used and changed │
@@ -12,9 +12,9 @@
 //!
 //! The members of all classes lie in one array, class by class, and a frame changes its class by
 //! swapping places at the borders. Bits change unnoticed, so a frame drawn is looked at: if it has
-//! risen, it is put where it belongs and the draw repeated, which leaves all that did not rise the same
-//! chance. A frame rises at most three times between two beats: a victim costs constant time over many,
-//! and a beat looks at every frame once. 8 bytes a frame.
+//! risen, it is put where it belongs and the draw repeated, which leaves all that did not rise the
+//! same chance. A frame rises at most three times between two beats: a victim costs constant time
+//! over many, and a beat looks at every frame once. 8 bytes a frame.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -38,7 +38,7 @@ const LAST: usize = 3;
 /// Not recently used.
 ///
 /// A. S. Tanenbaum, "Modern Operating Systems", section "The Not Recently Used Page Replacement
-/// Algorithm", after W. F. King's and others' classes of the 1970s.
+/// Algorithm".
 pub struct Nru {
     members: Box<[u32]>, // indices of the evictable frames, class by class
     places: Box<[u32]>,  // by frame: its place among the members + 1; zero if it is none
@@ -51,7 +51,7 @@ pub struct Nru {
 impl Registered for Nru {
     const ABOUT: About = About {
         name: "nru",
-        line: "evicts any page of the lowest of four classes by use since the last beat, and change",
+        line: "evicts any page of the lowest of four classes by use since a beat, and change",
         paper: "A. S. Tanenbaum, Modern Operating Systems, 1992",
         settings: &[PERIOD],
     };

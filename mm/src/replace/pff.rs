@@ -1,21 +1,22 @@
 //! PFF: page-fault frequency decides how many frames a process holds.
 //!
-//! Faults far apart mean that it holds more than it needs: it gives up every page that it has not used
-//! since its last fault. Faults that follow each other closely mean that it needs more: it keeps all,
-//! and the new page besides.
+//! Faults far apart mean that it holds more than it needs: it gives up every page that it has not
+//! used since its last fault. Faults that follow each other closely mean that it needs more: it
+//! keeps all, and the new page besides.
 //!
 //! ```text
 //!     fault ──────── longer than the threshold ────────▶ fault     unused ones leave
 //!     fault ──── shorter ────▶ fault                               it grows
 //! ```
 //!
-//! Work is done at faults alone, which is its charm beside the working set. Its weakness is a change of
-//! phase: the pages of the old one stay while the faults of the new one come quickly.
+//! Work is done at faults alone, which is its charm beside the working set. Its weakness is a
+//! change of phase: the pages of the old one stay while the faults of the new one come quickly.
 //!
-//! A bit that every fault clears is the number of the fault since which it counts. So a use writes one
-//! number, and no bit is ever cleared by hand. Under a full memory a fault takes the first frame from
-//! the hand that was not used since the last fault, or the one at the hand if all were. 12 bytes a
-//! frame; a victim passes only frames used since the last fault, and a release looks at all of them.
+//! A bit that every fault clears is the number of the fault since which it counts. So a use writes
+//! one number, and no bit is ever cleared by hand. Under a full memory a fault takes the first
+//! frame from the hand that was not used since the last fault, or the one at the hand if all were.
+//! 12 bytes a frame; a victim passes only frames used since the last fault, and a release looks at
+//! all of them.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -33,9 +34,9 @@ const THRESHOLD: Setting = Setting {
 
 /// Page-fault frequency.
 ///
-/// W. W. Chu, H. Opderbeck, "The Page Fault Frequency Replacement Algorithm", AFIPS Fall Joint Computer
-/// Conference 1972; "Program Behavior and the Page-Fault-Frequency Replacement Algorithm", IEEE Computer
-/// 9(11), 1976.
+/// W. W. Chu, H. Opderbeck, "The Page Fault Frequency Replacement Algorithm", AFIPS Fall Joint
+/// Computer Conference 1972; "Program Behavior and the Page-Fault-Frequency Replacement Algorithm",
+/// IEEE Computer 9(11), 1976.
 pub struct Pff {
     rings: Rings,
     hand: Option<Frame>, // the next frame to judge
@@ -52,7 +53,7 @@ pub struct Pff {
 impl Registered for Pff {
     const ABOUT: About = About {
         name: "pff",
-        line: "gives up all pages unused since the last fault when faults are far apart, else grows",
+        line: "gives up pages unused since the last fault if that is long ago, else grows",
         paper: "W. W. Chu, H. Opderbeck, The Page Fault Frequency Replacement Algorithm, 1972",
         settings: &[THRESHOLD],
     };
@@ -189,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_threshold_of_nothing_keeps_what_was_used_between_two_faults() {
-        // 2 faults after 1, and releases nothing: page 1 was used since its own fault. 3 releases 1.
+        // 2 faults after 1, and releases nothing: page 1 was used since its own fault. 3 releases
+        // 1.
         let left = run("pff:threshold=0", 9, &[1, 2, 3].map(Step::Use));
         assert_eq!(left, [vec![], vec![], vec![1]]);
     }

@@ -1,17 +1,18 @@
 //! Working set: a page stays as long as it was used among the last Δ references.
 //!
 //! What a program needs at time t is what it used lately: the set W(t, Δ) of the pages referenced
-//! within (t-Δ, t]. The policy keeps exactly that set, neither less nor more: the resident set breathes
-//! with the program, and a page leaves when Δ references have gone by without it, whether or not
-//! somebody else wants its frame. As many programs run together as their working sets fit in memory.
+//! within (t-Δ, t]. The policy keeps exactly that set, neither less nor more: the resident set
+//! breathes with the program, and a page leaves when Δ references have gone by without it, whether
+//! or not somebody else wants its frame. As many programs run together as their working sets fit in
+//! memory.
 //!
 //! ```text
 //!     coldest ──▶ f3 ⇄ f0 ⇄ f7 ⇄ f2      by last use
 //!      t - Δ  │ ▲ leaves                 all that are older stand in front
 //! ```
 //!
-//! Under a full memory a fault takes the page unused longest, as LRU. 16 bytes a frame; every operation
-//! takes constant time.
+//! Under a full memory a fault takes the page unused longest, as LRU. 16 bytes a frame; every
+//! operation takes constant time.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -29,7 +30,8 @@ const DELTA: Setting = Setting {
 
 /// The working set.
 ///
-/// P. J. Denning, "The Working Set Model for Program Behavior", Communications of the ACM 11(5), 1968.
+/// P. J. Denning, "The Working Set Model for Program Behavior", Communications of the ACM 11(5),
+/// 1968.
 pub struct WorkingSet {
     rings: Rings,
     coldest: Option<Frame>, // ring in order of last use

@@ -1,21 +1,21 @@
 //! Working-set clock: a clock that takes pages which have left the working set.
 //!
-//! Exact working sets need every reference. Here a page's last use is known as of the last pass of the
-//! hand: a frame whose accessed bit is set loses it and gets the time; one without it that was used no
-//! later than Δ ago is still needed and passed; an older one goes. If it is dirty, it is laundered and
-//! passed: it will be clean when the hand comes round.
+//! Exact working sets need every reference. Here a page's last use is known as of the last pass of
+//! the hand: a frame whose accessed bit is set loses it and gets the time; one without it that was
+//! used no later than Δ ago is still needed and passed; an older one goes. If it is dirty, it is
+//! laundered and passed: it will be clean when the hand comes round.
 //!
 //! ```text
 //!     hand ▶  f4 used        f1, 3 ago      f7, 90 ago, dirty      f2, 80 ago, clean
 //!             now: 0 ago     passed         laundered, passed      evicted        (Δ = 50)
 //! ```
 //!
-//! If nothing on a lap is old and clean, the working sets do not fit. The paper then looks to the load;
-//! who must have a frame gets the oldest clean one that the hand passed, or else the oldest.
+//! If nothing on a lap is old and clean, the working sets do not fit. The paper then looks to the
+//! load; who must have a frame gets the oldest clean one that the hand passed, or else the oldest.
 //!
 //! Memory that is too small would cost a lap for every victim. So a search ends after a number of
-//! frames that users can set; a smaller memory is searched in full. 16 bytes a frame; a victim costs at
-//! most that number of steps.
+//! frames that users can set; a smaller memory is searched in full. 16 bytes a frame; a victim
+//! costs at most that number of steps.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -56,7 +56,7 @@ pub struct WsClock {
 impl Registered for WsClock {
     const ABOUT: About = About {
         name: "wsclock",
-        line: "like clock, but takes pages unused for a window of time, clean ones before dirty ones",
+        line: "like clock, but takes pages unused for a window of time, clean before dirty",
         paper: "R. W. Carr, J. L. Hennessy, WSCLOCK - A Simple and Effective Algorithm, 1981",
         settings: &[DELTA, STEPS],
     };
@@ -109,7 +109,8 @@ impl WsClock {
 
 impl Policy for WsClock {
     fn insert(&mut self, frame: Frame, _page: PageId) {
-        // Just behind the hand. Its accessed bit will tell the time at the first pass, if it is used.
+        // Just behind the hand. Its accessed bit will tell the time at the first pass, if it is
+        // used.
         self.rings.insert_before(&mut self.hand, frame);
         self.used_at[(frame.0 - self.first.0) as usize] = self.now;
         self.len += 1;
