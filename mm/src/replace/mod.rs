@@ -35,7 +35,9 @@
 //! [`evict`]: Policy::evict
 //! [`replace`]: Policy::replace
 
+mod chance;
 mod ghosts;
+mod heap;
 mod queues;
 mod settings;
 
@@ -86,6 +88,16 @@ registry! {
     foreseen opt::Opt;
     observed lru::Lru;
     blind clock::Clock;
+    blind enhanced_clock::EnhancedClock;
+    observed clock_sweep::ClockSweep;
+    blind nru::Nru;
+    blind aging::Aging;
+    observed mru::Mru;
+    observed lfu::Lfu;
+    observed lru_k::LruK;
+    sizing working_set::WorkingSet;
+    blind wsclock::WsClock;
+    sizing pff::Pff;
     blind random::Random;
     blind sieve::Sieve;
     observed s3_fifo::S3Fifo;
@@ -368,6 +380,8 @@ impl Replacement {
     }
 }
 
+#[cfg(test)]
+mod batches;
 #[cfg(test)]
 mod testing;
 
