@@ -57,6 +57,11 @@ impl Replay<'_> {
         let instructions = u64::from(access.instructions);
         let work_ps = instructions * self.profile.cpu.instruction_ps.get();
         self.stats.references += u64::from(access.count);
+        if self.watched
+            && let Some(tape) = &mut self.tape
+        {
+            tape.repeat(access.count - 1);
+        }
         let process = self.threads[thread as usize].process as usize;
         let Some(space) = self.processes[process].space else { return Step::Done };
         let (id, root) = (self.spaces[space].id, self.spaces[space].root);

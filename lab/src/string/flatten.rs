@@ -16,6 +16,7 @@ use vellum_mm::Vm;
 use vellum_mm::addr::{Frame, Page};
 use vellum_mm::frames::table::{Flags, Kind};
 use vellum_mm::machine::SpaceId;
+use vellum_trace::Reader;
 use vellum_trace::event::{Meta, ProcessId};
 
 use super::{Holds, PageNumber, RefString};
@@ -41,8 +42,9 @@ pub struct Flat {
 /// # Errors
 /// If the trace cannot be read or replayed, or has more than [`PAGES_MAX`](super::PAGES_MAX) pages.
 pub fn flatten(path: &Path, progress: impl FnMut(Progress)) -> Result<Flat, LabError> {
-    let experiment = Experiment::default();
-    let (report, tape, meta) = experiment.run_recorded(path, Tape::default(), progress)?;
+    let recorder = Reader::open(path)?.meta().recorder.clone();
+    let tape = Tape { is_requests: recorder.starts_with("import "), ..Tape::default() };
+    let (report, tape, meta) = Experiment::default().run_recorded(path, tape, progress)?;
     let mut string = tape.finish()?;
     string.set_references(report.trace.references);
     Ok(Flat { string, report, meta })
@@ -56,9 +58,20 @@ pub(crate) struct Tape {
     unwritten: FxHashMap<(SpaceId, Page), PageNumber>, // read as zeros so far
     freed: Vec<Frame>,
     overflow: bool,
+    /// Whether each reference is a request of its own, as in the traces of caches. A program's next
+    /// references to the page that it is at are one use.
+    is_requests: bool,
+    last: Option<(PageNumber, bool)>,
 }
 
 impl Tape {
+    /// The last reference was made `count` times more.
+    pub(crate) fn repeat(&mut self, count: u32) {
+        if let Some((page, write)) = self.last.filter(|_| self.is_requests) {
+            (0..count).for_each(|_| self.string.push(page, write));
+        }
+    }
+
     /// A use of a frame by a process, at a place in an address space if not through a file.
     pub(crate) fn reference(
         &mut self,
@@ -73,6 +86,7 @@ impl Tape {
         if let Some(page) = self.page_of(vm, place, frame) {
             self.string.push_switch(process);
             self.string.push(page, write);
+            self.last = Some((page, write));
         }
     }
 
