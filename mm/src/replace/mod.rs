@@ -371,6 +371,8 @@ impl Replacement {
 }
 
 #[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod testing;
 
 #[cfg(test)]

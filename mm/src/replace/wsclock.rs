@@ -34,7 +34,7 @@ const DELTA: Setting = Setting {
 const STEPS: Setting = Setting {
     name: "steps",
     line: "frames that the hand looks at for a victim, at most",
-    default: 64,
+    default: 16,
     range: 1..=u32::MAX as u64,
 };
 
