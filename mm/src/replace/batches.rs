@@ -1,5 +1,5 @@
-//! What machines do and textbooks do not: evict several frames before one is filled, fill one that was
-//! pinned under another name, load a page that is resident already.
+//! What machines do and textbooks do not: evict several frames before one is filled, fill one that
+//! was pinned under another name, load a page that is resident already.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
