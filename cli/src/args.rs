@@ -213,6 +213,9 @@ pub(crate) struct CurveArgs {
     /// Look only at this share of the pages (SHARDS): 0.01, 1%; or at about this many: 8192p
     #[arg(long, value_name = "RATE", value_parser = sampling)]
     pub(crate) sample: Option<Sampling>,
+    /// ws, pff: whether each process is sized by itself, by its own time, or all as one
+    #[arg(long, value_enum, default_value = "local")]
+    pub(crate) scope: ScopeName,
     /// What chance starts from, in samples and policies
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -255,6 +258,15 @@ pub(crate) struct AdviseArgs {
     /// Where to print, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// Whose references a policy that sizes processes sees.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ScopeName {
+    /// Those of each process by itself
+    Local,
+    /// All together
+    Global,
 }
 
 /// `5%` or `0.05`, as 0.05.
