@@ -1,6 +1,7 @@
 //! An experiment: a trace, a machine, and what is to be varied.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use thiserror::Error;
 use vellum_machine::disk::DiskKind;
@@ -39,6 +40,28 @@ pub struct SwapChoice {
     pub disk: Option<DiskKind>,
     /// Its size; twice the footprint, and at least 64 MiB, if not given.
     pub size: Option<Size>,
+}
+
+impl FromStr for SwapChoice {
+    type Err = String;
+
+    /// `none`, or a kind of disk with or without a size: `nvme`, `hdd:2G`.
+    fn from_str(text: &str) -> Result<SwapChoice, String> {
+        let (kind, size) = match text.split_once(':') {
+            Some((kind, size)) => (kind, Some(size)),
+            None => (text, None),
+        };
+        let size: Option<Size> =
+            size.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
+        if kind == "none" {
+            return match size {
+                None => Ok(SwapChoice { disk: None, size: None }),
+                Some(_) => Err("`none` has no size".to_owned()),
+            };
+        }
+        let disk = kind.parse().map_err(|error| format!("{error}, and none"))?;
+        Ok(SwapChoice { disk: Some(disk), size })
+    }
 }
 
 /// Everything that can be chosen besides the trace.
@@ -165,7 +188,7 @@ impl Experiment {
     }
 
     /// What makes the answer doubtful.
-    fn doubts(meta: &Meta, frames: u32) -> Option<String> {
+    pub(crate) fn doubts(meta: &Meta, frames: u32) -> Option<String> {
         let filter = meta.filter?;
         (u64::from(frames) < filter.frames_min).then(|| {
             format!(
@@ -178,7 +201,11 @@ impl Experiment {
         })
     }
 
-    fn frames(&self, footprint: u64, summary: Option<&Summary>) -> Result<u32, LabError> {
+    pub(crate) fn frames(
+        &self,
+        footprint: u64,
+        summary: Option<&Summary>,
+    ) -> Result<u32, LabError> {
         let bytes = match self.memory {
             Memory::Frames(frames) => u64::from(frames) * PAGE_BYTES,
             Memory::Size(size) => size.bytes(footprint),
@@ -200,7 +227,7 @@ impl Experiment {
         Ok(frames as u32)
     }
 
-    fn machine(&self, frames: u32, footprint: u64) -> Result<(Vm, Sim, u64), LabError> {
+    pub(crate) fn machine(&self, frames: u32, footprint: u64) -> Result<(Vm, Sim, u64), LabError> {
         let swap_bytes = match self.swap {
             SwapChoice { disk: None, .. } => 0,
             SwapChoice { size: Some(size), .. } => size.bytes(footprint),

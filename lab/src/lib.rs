@@ -16,6 +16,7 @@
 pub mod experiment;
 pub mod replay;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod size;
 

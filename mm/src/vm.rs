@@ -28,6 +28,7 @@ use crate::objects::readahead::Asked;
 use crate::objects::store::Tunables;
 use crate::objects::swap::{Swap, SwapConfig};
 use crate::objects::writeback::{self, Written};
+use crate::reclaim::working_set::Used;
 use crate::reclaim::{self, Background, Room};
 use crate::replace::{Choice, Parameters, Replacement};
 use crate::spaces::advise::{self, Advise};
@@ -338,6 +339,11 @@ impl Vm {
     /// how many left or are leaving.
     pub fn reclaim<M: Machine>(&self, at: At, machine: &M, count: usize) -> usize {
         reclaim::reclaim(&self.store, at, machine, count)
+    }
+
+    /// Measures the working set of a space: pages used since this was last asked.
+    pub fn take_used<M: Machine>(&self, machine: &M, space: &AddressSpace) -> Used {
+        reclaim::take_used(&self.store, machine, space)
     }
 
     /// Makes a file of `bytes` bytes known.

@@ -249,6 +249,7 @@ impl Replay<'_> {
         };
         let index = self.spaces.len();
         self.spaces.push(Space {
+            source: self.threads[thread as usize].source,
             id: space.id(),
             root: space.root(),
             users: 1,
@@ -325,7 +326,8 @@ impl Replay<'_> {
                 return;
             };
             let (id, root) = (copy.id(), copy.root());
-            self.spaces.push(Space { id, root, users: 1, space: Some(copy), tables: 0 });
+            let source = self.threads[thread as usize].source;
+            self.spaces.push(Space { source, id, root, users: 1, space: Some(copy), tables: 0 });
             let index = self.spaces.len() - 1;
             self.count_tables(index);
             self.pump(cpu);

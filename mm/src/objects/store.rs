@@ -89,6 +89,8 @@ pub struct Store {
     /// The frame of zeros that reads of untouched anonymous memory map.
     pub zero: Frame,
     resident: Box<[[AtomicU64; 3]]>,
+    /// By space: pages used since its working set was last measured, and evicted since.
+    gone: Box<[AtomicU64]>,
     space_ids: Mutex<SpaceIds>,
 }
 
@@ -119,6 +121,7 @@ impl Store {
             tunables,
             zero,
             resident: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
+            gone: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
             space_ids: Mutex::new(SpaceIds { unused: 0, free: Vec::new() }),
         }
     }
@@ -148,6 +151,7 @@ impl Store {
     /// If pages of it are still counted as resident: something was not unmapped.
     pub fn end_space_id(&self, id: SpaceId) {
         assert_eq!(self.resident(id), Resident::default(), "{id:?} ended with pages");
+        self.gone[id.0 as usize].store(0, Relaxed);
         self.space_ids.lock().free.push(id.0);
     }
 
@@ -172,6 +176,17 @@ impl Store {
     pub(crate) fn resident_down(&self, space: SpaceId, what: Resides) {
         let before = self.resident[space.0 as usize][what as usize].fetch_sub(1, Relaxed);
         debug_assert!(before > 0, "{space:?} has fewer pages than none");
+    }
+
+    /// Counts a page of a space that was used and is being evicted.
+    #[inline]
+    pub(crate) fn used_then_gone(&self, space: SpaceId) {
+        self.gone[space.0 as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Takes the count of pages that were used and are gone.
+    pub(crate) fn take_gone(&self, space: SpaceId) -> u64 {
+        self.gone[space.0 as usize].swap(0, Relaxed)
     }
 
     /// Takes a frame for contents of programs: `kind`, no flags. Keeps the reserve, never reclaims.

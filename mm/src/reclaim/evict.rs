@@ -263,6 +263,7 @@ impl<M: Machine> Witness for Look<'_, M> {
             let entry = x86::load(word);
             if entry.has(ACCESSED) && !entry.has(NO_RECENCY) {
                 x86::change(word, ACCESSED, 0);
+                locked.set(Flags::SEEN);
                 accessed = true;
             }
         }

@@ -1,0 +1,180 @@
+//! Several programs on one machine: contention, thrashing, and what controls it.
+//!
+//! A [`Plan`] is a scenario in TOML; [`Plan::run`] gives a [`RunReport`]. [`degrees`] runs a plan with
+//! more and more copies of its program, with several remedies, which draws the classic picture:
+//!
+//! ```text
+//!     work                  with load control
+//!      ▲      .─────────────────────────────
+//!      │    ╱ ╲
+//!      │  ╱    ╲                 the working sets no longer fit:
+//!      │╱       ╲_________       everybody waits for the disk
+//!      └────────────────────▶  degree of multiprogramming
+//! ```
+//!
+//! P. J. Denning, "Thrashing: Its Causes and Prevention", AFIPS 1968.
+
+pub mod degrees;
+pub mod plan;
+pub mod report;
+
+use std::fs::File;
+use std::io::BufReader;
+
+use vellum_mm::addr::PAGE_BYTES;
+use vellum_mm::objects::file::Warmth;
+use vellum_trace::generate::{Spec, Stream};
+use vellum_trace::{Reader, TraceError};
+
+pub use self::degrees::{Degrees, Remedy};
+pub use self::plan::{Plan, PlanError, Program, Work};
+pub use self::report::RunReport;
+use crate::experiment::{Experiment, LabError, disk_name, shown};
+use crate::replay::Replay;
+use crate::replay::control::JobSettings;
+use crate::replay::source::Feed;
+use crate::report::MachineReport;
+
+/// The events of a job.
+enum Events {
+    Trace(Reader<BufReader<File>>),
+    Pattern(Stream),
+}
+
+impl Events {
+    fn as_feed(&mut self) -> &mut dyn Feed {
+        match self {
+            Events::Trace(reader) => reader,
+            Events::Pattern(stream) => stream,
+        }
+    }
+}
+
+/// A copy of a program, ready to run.
+struct Prepared {
+    name: String,
+    settings: JobSettings,
+    events: Events,
+    /// Distinct pages that it touches.
+    pages: u64,
+    warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Runs the scenario. `progress` is told now and then how many events have been executed.
+    ///
+    /// # Errors
+    /// If a trace cannot be read, or the machine cannot be made.
+    pub fn run(&self, progress: impl FnMut(u64)) -> Result<RunReport, LabError> {
+        let mut jobs = self.prepare()?;
+        let footprint = jobs.iter().map(|job| job.pages * PAGE_BYTES).sum();
+        let frames = self.experiment.frames(footprint, None)?;
+        let (vm, sim, swap_bytes) = self.experiment.machine(frames, footprint)?;
+        let settings: Vec<JobSettings> = jobs.iter().map(|job| job.settings).collect();
+        let mut replay = Replay::new(&self.experiment, &vm, &sim);
+        {
+            let mut feeds: Vec<&mut dyn Feed> =
+                jobs.iter_mut().map(|job| job.events.as_feed()).collect();
+            replay.run_jobs(&self.controls, &settings, &mut feeds, progress)?;
+        }
+        let measured = replay.measured().expect("the jobs have run");
+        let machine = machine_report(&self.experiment, frames, sim.cpus(), swap_bytes);
+        let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
+        let mut warnings: Vec<String> = Vec::new();
+        for job in &jobs {
+            let (Events::Trace(_), more) = (&job.events, &job.warnings) else { continue };
+            for warning in more {
+                // Copies of a program have the same to say.
+                if !warnings.contains(warning) {
+                    warnings.push(warning.clone());
+                }
+            }
+        }
+        warnings.extend(self.doubts(frames)?);
+        Ok(RunReport::new(self, machine, &names, measured, warnings))
+    }
+
+    /// All copies of all programs, in the order of the file.
+    fn prepare(&self) -> Result<Vec<Prepared>, LabError> {
+        let mut all = Vec::new();
+        for program in &self.programs {
+            for copy in 0..program.copies {
+                let name = match program.copies {
+                    1 => program.name.clone(),
+                    _ => format!("{}#{}", program.name, copy + 1),
+                };
+                let (events, pages, warnings) = program.work.begin(copy)?;
+                let settings = JobSettings {
+                    start_ns: program.start_ns + u64::from(copy) * program.stagger_ns,
+                    repeats: program.repeats,
+                    expected_pages: program.working_set.unwrap_or(pages),
+                };
+                all.push(Prepared { name, settings, events, pages, warnings });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Bytes that a copy of the first program is expected to need.
+    fn expected_bytes(&self) -> Result<u64, LabError> {
+        let Some(program) = self.programs.first() else { return Ok(0) };
+        let pages = match program.working_set {
+            Some(pages) => pages,
+            None => program.work.begin(0)?.1,
+        };
+        Ok(pages * PAGE_BYTES)
+    }
+
+    /// What makes the answer doubtful.
+    fn doubts(&self, frames: u32) -> Result<Vec<String>, LabError> {
+        let mut doubts = Vec::new();
+        for program in &self.programs {
+            if let Work::Trace(path) = &program.work {
+                let reader = Reader::open(path)?;
+                let doubt = Experiment::doubts(reader.meta(), frames);
+                doubts.extend(doubt.map(|doubt| format!("{}: {doubt}", shown(path))));
+            }
+        }
+        Ok(doubts)
+    }
+}
+
+impl Work {
+    /// The events of a copy, the pages that they touch, and what is to be said of them.
+    fn begin(&self, copy: u32) -> Result<(Events, u64, Vec<String>), TraceError> {
+        match self {
+            Work::Trace(path) => {
+                let mut reader = Reader::open(path)?;
+                reader.make_lenient();
+                let pages = reader.summary().map_or(0, |summary| summary.pages);
+                let warnings = reader.warnings().to_vec();
+                Ok((Events::Trace(reader), pages, warnings))
+            }
+            Work::Pattern(spec, instructions) => {
+                let seed = spec.seed.wrapping_add(u64::from(copy));
+                let stream = Spec { seed, ..*spec }.stream()?.with_instructions(*instructions);
+                Ok((Events::Pattern(stream), spec.pages, Vec::new()))
+            }
+        }
+    }
+}
+
+fn machine_report(
+    experiment: &Experiment,
+    frames: u32,
+    cpus: u32,
+    swap_bytes: u64,
+) -> MachineReport {
+    MachineReport {
+        memory_bytes: u64::from(frames) * PAGE_BYTES,
+        frames,
+        limited: true,
+        policy: experiment.policy.clone(),
+        swap: experiment.swap.disk.map_or("none", disk_name).to_owned(),
+        swap_bytes,
+        page_cache: if experiment.warmth == Warmth::Warm { "warm" } else { "cold" }.to_owned(),
+        cpus,
+        profile: experiment.profile.name.clone(),
+        seed: experiment.seed,
+    }
+}
