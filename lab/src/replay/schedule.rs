@@ -74,6 +74,9 @@ impl Replay<'_> {
             let cpu = self.slowest_cpu();
             self.deliver(cpu);
             self.renew_jobs(feeds)?;
+            if self.control.is_some() {
+                self.earliest_first();
+            }
             let Some(&thread) = self.ready.front() else {
                 match self.idle_on(cpu, feeds)? {
                     Idle::Went => continue,
@@ -92,6 +95,9 @@ impl Replay<'_> {
             }
             let cpu = self.cpu_for(thread, cpu);
             let start_ps = self.cpus[cpu].now_ps.max(self.threads[thread as usize].ready_ps);
+            if self.control.is_some() && self.disk_comes_first(cpu, start_ps) {
+                continue;
+            }
             if self.timer_ps().is_some_and(|timer_ps| timer_ps <= start_ps) {
                 self.fire(feeds)?;
                 continue;
@@ -123,6 +129,33 @@ impl Replay<'_> {
                 progress(reported);
             }
         }
+    }
+
+    /// Puts the thread first that can run first. A time slice is executed at once, so that who is
+    /// queued may be ahead of who is woken after it.
+    fn earliest_first(&mut self) {
+        let queued = self.ready.iter().enumerate();
+        let first = queued.min_by_key(|&(_, &thread)| self.threads[thread as usize].ready_ps);
+        if let Some((place, &thread)) = first
+            && place > 0
+        {
+            self.ready.remove(place);
+            self.ready.push_front(thread);
+        }
+    }
+
+    /// Whether a request ends before anybody runs on: then a processor that has nothing to do goes on
+    /// with it, instead of falling behind.
+    fn disk_comes_first(&mut self, cpu: usize, start_ps: u64) -> bool {
+        let Some(at_ns) = self.completions.next_at() else { return false };
+        if at_ns * PS >= start_ps {
+            return false;
+        }
+        for other in &mut self.cpus {
+            other.now_ps = other.now_ps.max(at_ns * PS);
+        }
+        self.deliver(cpu);
+        true
     }
 
     pub(super) fn slowest_cpu(&self) -> usize {
