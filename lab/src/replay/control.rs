@@ -89,6 +89,8 @@ const SAMPLES_MAX: usize = 512;
 pub(super) struct Tracked {
     pub(super) phase: Phase,
     since_ns: u64,
+    /// When its turn began, if it has just come to its end.
+    turn_ns: Option<u64>,
     parked: Vec<ThreadId>,
     /// Processor time and references so far.
     pub(super) cpu_ps: u64,
@@ -234,6 +236,7 @@ impl Control {
         self.jobs.push(Tracked {
             phase: Phase::Absent,
             since_ns: 0,
+            turn_ns: None,
             parked: Vec::new(),
             cpu_ps: 0,
             references: 0,
@@ -410,7 +413,9 @@ impl Replay<'_> {
     pub(super) fn became_active(&mut self, job: usize, now_ps: u64) {
         let Some(control) = &mut self.control else { return };
         let tracked = &mut control.jobs[job];
-        (tracked.phase, tracked.since_ns) = (Phase::Active, now_ps / PS);
+        // One that ends and begins again at once goes on with its turn.
+        let turn_ns = tracked.turn_ns.take().filter(|_| tracked.since_ns == now_ps / PS);
+        (tracked.phase, tracked.since_ns) = (Phase::Active, turn_ns.unwrap_or(now_ps / PS));
         tracked.window_ps = tracked.cpu_ps;
         tracked.measured = false;
     }
@@ -422,6 +427,7 @@ impl Replay<'_> {
             // What it needed it will need again.
             tracked.expected = tracked.needs;
         }
+        tracked.turn_ns = (tracked.phase == Phase::Active).then_some(tracked.since_ns);
         (tracked.phase, tracked.since_ns) = (Phase::Absent, now_ps / PS);
         tracked.needs = tracked.expected;
     }
