@@ -21,6 +21,8 @@ use vellum_trace::{Reader, TraceError};
 use crate::replay::Replay;
 use crate::report::{MachineReport, Report, TraceReport};
 use crate::size::{Human, Size};
+use crate::sizes::NotSizes;
+use crate::string::Tape;
 
 /// How much memory the machine has.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -87,6 +89,8 @@ pub struct Experiment {
     pub seed: u64,
     /// What everything costs.
     pub profile: Profile,
+    /// Groups of frames with replacement of their own; 0 is global replacement.
+    pub groups: u16,
 }
 
 impl Default for Experiment {
@@ -103,6 +107,7 @@ impl Default for Experiment {
             cpus: None,
             seed: 0,
             profile: Profile::default(),
+            groups: 0,
         }
     }
 }
@@ -139,6 +144,12 @@ pub enum LabError {
     /// The host has no room for the simulated RAM.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// A list of sizes.
+    #[error(transparent)]
+    Sizes(#[from] NotSizes),
+    /// More pages than a string can have.
+    #[error("the trace has more than 2^30 pages: curves are limited to that")]
+    TooManyPages,
     /// The processors.
     #[error("a machine has 1 to 1024 processors, not {0}")]
     Cpus(u32),
@@ -158,15 +169,41 @@ pub struct Progress {
 
 impl Experiment {
     /// Replays the trace in `path`. `progress` is called from time to time.
-    pub fn run(&self, path: &Path, mut progress: impl FnMut(Progress)) -> Result<Report, LabError> {
+    pub fn run(&self, path: &Path, progress: impl FnMut(Progress)) -> Result<Report, LabError> {
+        Ok(self.replay(path, None, progress)?.0)
+    }
+
+    /// As [`run`](Self::run), with every use of a frame written down on `tape`.
+    pub(crate) fn run_recorded(
+        &self,
+        path: &Path,
+        tape: Tape,
+        progress: impl FnMut(Progress),
+    ) -> Result<(Report, Tape, Meta), LabError> {
+        let (report, tape, meta) = self.replay(path, Some(tape), progress)?;
+        Ok((report, tape.expect("the one that was given"), meta))
+    }
+
+    fn replay(
+        &self,
+        path: &Path,
+        tape: Option<Tape>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<(Report, Option<Tape>, Meta), LabError> {
         let mut reader = Reader::open(path)?;
         reader.make_lenient();
         let meta = reader.meta().clone();
         let summary = reader.summary().cloned();
         let footprint = summary.as_ref().map_or(0, |s| s.pages * PAGE_BYTES);
         let frames = self.frames(footprint, summary.as_ref())?;
-        let (vm, sim, swap_bytes) = self.machine(frames, footprint)?;
+        let (vm, mut sim, swap_bytes) = self.machine(frames, footprint)?;
+        if tape.is_some() {
+            sim.keep_freed();
+        }
         let mut replay = Replay::new(self, &vm, &sim);
+        if let Some(tape) = tape {
+            replay.record_on(tape);
+        }
         let events_total = summary.as_ref().map(|s| s.events);
         replay.run(&mut reader, |events| progress(Progress { events, events_total }))?;
         let mut warnings: Vec<String> = reader.warnings().to_vec();
@@ -184,7 +221,8 @@ impl Experiment {
             profile: self.profile.name.clone(),
             seed: self.seed,
         };
-        Ok(replay.report(trace, machine, warnings))
+        let tape = replay.take_tape();
+        Ok((replay.report(trace, machine, warnings), tape, meta))
     }
 
     /// What makes the answer doubtful.
@@ -251,6 +289,7 @@ impl Experiment {
             },
             policy,
             seed: self.seed,
+            groups: self.groups,
             tunables: self.tunables,
             ..Config::new(frames)
         };

@@ -13,15 +13,18 @@
 //!
 //! Knows nothing of: time, what an instruction is, who runs on which processor.
 
+use std::sync::Mutex;
+
 use vellum_mm::addr::{Frame, Page, Pages};
+use vellum_mm::event::Event;
 use vellum_mm::machine::{Access, Machine, Memory, SpaceId, Table, Tlb};
 
 use crate::cached::{Answer, permits};
 pub use crate::counts::Counts;
-use crate::mmu::{is_canonical, walk};
+use crate::mmu::{Start, is_canonical, walk};
 use crate::profile::Profile;
 use crate::ram::{Ram, RamError};
-use crate::tlb::CpuTlb;
+use crate::tlb::{CpuTlb, Structure};
 
 /// Which TLB held a translation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -71,6 +74,8 @@ impl Translation {
 pub struct Sim {
     ram: Ram,
     cpus: Box<[CpuTlb]>,
+    /// Frames that were freed, if anybody wants to know.
+    freed: Option<Mutex<Vec<Frame>>>,
 }
 
 /// An access on its way beyond the first level.
@@ -86,12 +91,29 @@ struct Query {
 impl Sim {
     /// A machine with `cpus` processors of `profile` around `ram`.
     pub fn new(profile: &Profile, cpus: u32, ram: Ram) -> Sim {
-        Sim { ram, cpus: (0..cpus).map(|_| CpuTlb::new(&profile.tlb)).collect() }
+        let cpus = (0..cpus).map(|_| CpuTlb::new(&profile.tlb)).collect();
+        Sim { ram, cpus, freed: None }
     }
 
     /// A machine as `profile` describes it, with `frames` frames whose contents are not kept.
     pub fn with_frames(profile: &Profile, frames: u32) -> Result<Sim, RamError> {
         Ok(Sim::new(profile, profile.cpu.count.get(), Ram::new(frames)?))
+    }
+
+    /// Keeps the numbers of frames that are freed from now on, for [`take_freed`](Self::take_freed).
+    pub fn keep_freed(&mut self) {
+        self.freed = Some(Mutex::default());
+    }
+
+    /// Frames freed since the last call, in order, into `frames`; none unless they are kept.
+    ///
+    /// # Panics
+    /// If another thread panicked while it freed a frame.
+    pub fn take_freed(&self, frames: &mut Vec<Frame>) {
+        frames.clear();
+        if let Some(freed) = &self.freed {
+            frames.append(&mut freed.lock().expect("no other thread panicked"));
+        }
     }
 
     /// Its RAM.
@@ -153,7 +175,8 @@ impl Sim {
             return Translation::Fault;
         }
         tlb.counts.walks.add(1);
-        let start = tlb.start(space, root, page);
+        let structure = tlb.structure(space, page);
+        let start = structure.map_or(Start::root(root), Structure::start);
         match walk(&self.ram, start, page, access) {
             Ok(leaf) => {
                 tlb.counts.entries_read.add(u64::from(leaf.entries_read));
@@ -172,8 +195,8 @@ impl Sim {
                 if answer == Answer::Clean {
                     tlb.forget(tag, page);
                 }
-                if start.level == 1 {
-                    tlb.forget_structure(space, page);
+                if let Some(structure) = structure {
+                    tlb.forget_found(structure);
                 }
                 Translation::Fault
             }
@@ -239,4 +262,11 @@ impl Tlb for Sim {
     }
 }
 
-impl Machine for Sim {}
+impl Machine for Sim {
+    #[inline]
+    fn happened(&self, event: Event) {
+        if let (Some(freed), Event::Free { frame }) = (&self.freed, event) {
+            freed.lock().expect("no other thread panicked").push(frame);
+        }
+    }
+}

@@ -22,6 +22,7 @@ use crate::machine::{Access, At, Machine};
 use crate::objects::Store;
 use crate::objects::complete;
 use crate::objects::file::{FILE_PAGES_MAX, FileError, Medium, Warmth};
+use crate::objects::groups::{GroupId, Groups};
 use crate::objects::io::{IoOutcome, Request, RequestId, Requests};
 use crate::objects::page_cache::{self, Find};
 use crate::objects::readahead::Asked;
@@ -58,6 +59,8 @@ pub struct Config {
     pub tunables: Tunables,
     /// I/O requests that can be under way at once.
     pub requests: u32,
+    /// Groups of frames with an order of eviction each; 0 is global replacement.
+    pub groups: u16,
 }
 
 impl Config {
@@ -72,6 +75,7 @@ impl Config {
             seed: 0,
             tunables: Tunables::default(),
             requests: 1024,
+            groups: 0,
         }
     }
 }
@@ -127,7 +131,11 @@ impl Vm {
         }
         let swap = Swap::new(config.swap);
         let requests = Requests::new(config.requests);
-        let store = Store::new(frames, order, swap, requests, config.tunables, zero);
+        let mut store = Store::new(frames, order, swap, requests, config.tunables, zero);
+        if config.groups > 0 {
+            let orders = (0..config.groups).map(|_| config.policy.make(&parameters));
+            store.groups = Some(Groups::new(count, orders));
+        }
         Ok(Vm { store, kernel })
     }
 
@@ -300,8 +308,9 @@ impl Vm {
     }
 
     /// The next request that a disk should perform.
+    #[inline]
     pub fn next_request(&self) -> Option<Request> {
-        self.store.requests.lock().take()
+        self.store.next_request()
     }
 
     /// A disk has performed a request. Returns it, so that who waits can be woken or, if it failed,
@@ -339,6 +348,23 @@ impl Vm {
     /// how many left or are leaving.
     pub fn reclaim<M: Machine>(&self, at: At, machine: &M, count: usize) -> usize {
         reclaim::reclaim(&self.store, at, machine, count)
+    }
+
+    /// Lets a space map for a group from now on, where there are groups.
+    ///
+    /// # Panics
+    /// If there are, but not this one.
+    pub fn set_group(&self, space: &AddressSpace, group: GroupId) {
+        if let Some(groups) = &self.store.groups {
+            groups.set_space(space.id(), group);
+        }
+    }
+
+    /// Sets how many frames a group may hold before it must evict its own.
+    pub fn set_allotment(&self, group: GroupId, frames: usize) {
+        if let Some(groups) = &self.store.groups {
+            groups.set_allotment(group, frames);
+        }
     }
 
     /// Measures the working set of a space: pages used since this was last asked.
@@ -404,9 +430,9 @@ impl Vm {
             match find() {
                 Find::Ready(mut locked) => {
                     locked.set(Flags::REFERENCED);
-                    return FileOutcome::Done;
+                    return FileOutcome::Done(Some(locked.frame()));
                 }
-                Find::Beyond => return FileOutcome::Done,
+                Find::Beyond => return FileOutcome::Done(None),
                 Find::Wait { request, .. } => return FileOutcome::Wait(request),
                 Find::Failed => return FileOutcome::Failed(Cause::Io),
                 Find::NoMemory => match self.make_room(at, machine) {
@@ -452,7 +478,7 @@ impl Vm {
     /// Only a world that sees all references can drive such a policy.
     #[inline]
     pub fn touch(&self, frame: Frame) {
-        if let Replacement::Observed(policy) = &mut *self.store.order.lock() {
+        if let Replacement::Observed(policy) = &mut *self.store.order_of(frame).lock() {
             policy.touch(frame);
         }
     }
@@ -508,8 +534,8 @@ impl Census {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum FileOutcome {
-    /// The page is in the page cache.
-    Done,
+    /// The page is in the page cache, in this frame; in none if it is beyond the end.
+    Done(Option<Frame>),
     /// Try again when this request has ended.
     Wait(RequestId),
     /// It cannot be had.

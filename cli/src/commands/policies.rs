@@ -35,20 +35,12 @@ impl Row {
             min: *setting.range.start(),
             max: *setting.range.end(),
         });
-        Row {
-            name: about.name,
-            line: about.line,
-            paper: about.paper,
-            settings: settings.collect(),
-        }
+        Row { name: about.name, line: about.line, paper: about.paper, settings: settings.collect() }
     }
 }
 
 pub(crate) fn run(args: &PoliciesArgs) -> Result<ExitCode> {
-    let rows: Vec<Row> = POLICIES
-        .iter()
-        .map(|entry| Row::of(entry.about))
-        .collect();
+    let rows: Vec<Row> = POLICIES.iter().map(|entry| Row::of(entry.about)).collect();
     output::to(None, |out| {
         match args.format {
             Format::Text => {

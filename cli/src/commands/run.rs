@@ -1,6 +1,6 @@
 //! `vellum run`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -54,8 +54,10 @@ fn many(args: &RunArgs, plan: &Plan, list: &DegreeList) -> Result<ExitCode> {
     let result = degrees(plan, &list.0, &remedies, || bar.inc(1));
     bar.finish_and_clear();
     let result = result?;
+    let is_terminal = args.output.is_none() && std::io::stdout().is_terminal();
+    let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     output::to(args.output.as_deref(), |out| match args.format {
-        Format::Text => Ok(write!(out, "{result}")?),
+        Format::Text => Ok(write!(out, "{}\n{result}", result.plot(72, colour))?),
         Format::Json => json(out, &result),
         Format::Csv => table(out, &result),
     })?;

@@ -257,6 +257,7 @@ impl Replay<'_> {
             tables: 0,
         });
         self.processes[process as usize].space = Some(index);
+        self.group_space(index);
         for area in areas {
             self.map_area(cpu, index, area);
         }
@@ -329,6 +330,7 @@ impl Replay<'_> {
             let source = self.threads[thread as usize].source;
             self.spaces.push(Space { source, id, root, users: 1, space: Some(copy), tables: 0 });
             let index = self.spaces.len() - 1;
+            self.group_space(index);
             self.count_tables(index);
             self.pump(cpu);
             self.spend_kernel(cpu, (costs.fork_ns + pages * costs.fork_page_ns) * PS);

@@ -12,6 +12,7 @@ use vellum_mm::account::pressure::{Lost, Pressure, Task};
 use vellum_mm::addr::{Page, Pages};
 use vellum_mm::event::Target;
 use vellum_mm::machine::At;
+use vellum_mm::objects::groups::GroupId;
 use vellum_mm::objects::io::{Direction, Request, RequestId};
 use vellum_mm::reclaim::load_control::{
     Decision, Detector, Interval, Job, LoadControl, Room, Settings, State as Phase,
@@ -418,6 +419,7 @@ impl Replay<'_> {
         (tracked.phase, tracked.since_ns) = (Phase::Active, turn_ns.unwrap_or(now_ps / PS));
         tracked.window_ps = tracked.cpu_ps;
         tracked.measured = false;
+        self.allot();
     }
 
     pub(super) fn became_absent(&mut self, job: usize, now_ps: u64) {
@@ -521,9 +523,9 @@ impl Replay<'_> {
 
     /// The next decision of load control.
     fn decide(&mut self, now: u64) -> Option<Decision> {
+        let capacity = self.capacity();
         let zone = self.vm.store().frames.zone();
         let high = zone.watermarks().high as u64;
-        let capacity = (zone.frames_total() as u64).saturating_sub(self.tables + high);
         let free = (zone.free_frames() as u64).saturating_sub(high);
         let control = self.control.as_mut()?;
         let jobs: Vec<Job> = control
@@ -587,7 +589,40 @@ impl Replay<'_> {
     }
 
     /// Gives every job its part of memory, where replacement is local.
-    fn allot(&mut self) {}
+    fn allot(&mut self) {
+        let capacity = self.capacity();
+        let Some(control) = &self.control else { return };
+        let by_need = match control.controls.scope {
+            Scope::Global => return,
+            Scope::LocalEqual => false,
+            Scope::LocalWorkingSet => true,
+        };
+        let active = |job: &&Tracked| job.phase == Phase::Active;
+        let weight = |job: &Tracked| if by_need { job.needs.max(1) } else { 1 };
+        let weights: u64 = control.jobs.iter().filter(active).map(weight).sum();
+        for (index, job) in control.jobs.iter().enumerate() {
+            let share = match job.phase {
+                Phase::Active => capacity * weight(job) / weights.max(1),
+                _ => 0,
+            };
+            self.vm.set_allotment(GroupId(index as u16 + 1), share as usize);
+        }
+    }
+
+    /// Lets what a space maps belong to its job, where replacement is local.
+    pub(super) fn group_space(&self, index: usize) {
+        let slot = &self.spaces[index];
+        if let Some(space) = &slot.space {
+            self.vm.set_group(space, GroupId(slot.source as u16 + 1));
+        }
+    }
+
+    /// Frames that programs can have at most.
+    fn capacity(&self) -> u64 {
+        let zone = self.vm.store().frames.zone();
+        let high = zone.watermarks().high as u64;
+        (zone.frames_total() as u64).saturating_sub(self.tables + high)
+    }
 
     /// What happened since the last look; tells the detector.
     fn sample(&mut self, at_ns: u64) -> Sample {

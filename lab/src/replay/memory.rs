@@ -3,10 +3,10 @@
 use vellum_machine::disk::{Direction as DiskDirection, Request as DiskRequest};
 use vellum_machine::sim::Translation;
 use vellum_mm::account::oom::{self, Candidate};
-use vellum_mm::addr::{FileRef, PAGE_BYTES, Page};
+use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES, Page};
 use vellum_mm::event::Target;
 use vellum_mm::fault::{Attempt, Cause, Outcome, Resolved};
-use vellum_mm::machine::Access as Wanted;
+use vellum_mm::machine::{Access as Wanted, SpaceId};
 use vellum_mm::objects::file::Warmth;
 use vellum_mm::objects::io::{Direction, RequestId};
 use vellum_mm::reclaim::{Background, Room};
@@ -71,10 +71,30 @@ impl Replay<'_> {
             self.threads[thread as usize].refused = true;
             return self.begin_work(cpu, thread, Work::Access(access.page, access.kind));
         };
-        if self.observed {
-            self.vm.touch(frame);
+        if self.watched {
+            self.watch(thread, Some((id, page)), frame, access.kind == Kind::Store, false);
         }
         Step::Done
+    }
+
+    /// Tells of a use of a frame whoever wants to know of each. The policy has counted it already if
+    /// this use `loaded` the page.
+    #[inline(never)]
+    fn watch(
+        &mut self,
+        thread: ThreadId,
+        place: Option<(SpaceId, Page)>,
+        frame: Frame,
+        write: bool,
+        loaded: bool,
+    ) {
+        if let Some(tape) = &mut self.tape {
+            let process = self.threads[thread as usize].process;
+            tape.reference(self.vm, self.sim, process, place, frame, write);
+        }
+        if !loaded {
+            self.vm.touch(frame);
+        }
     }
 
     /// Starts work that may have to wait.
@@ -141,6 +161,7 @@ impl Replay<'_> {
                     return (Step::Done, Work::None);
                 }
                 let outcome = self.vm.read_page(self.at(cpu), self.sim, file, next);
+                self.watch_file(thread, outcome, false);
                 let step = self.file_step(cpu, thread, outcome);
                 let next = if step == Step::Done { next + 1 } else { next };
                 (step, Work::Read { file, next, end })
@@ -153,6 +174,7 @@ impl Replay<'_> {
                 let to = PAGE_BYTES.min(from + (end - next));
                 let at = self.at(cpu);
                 let outcome = self.vm.write_page(at, self.sim, file, index, from, to);
+                self.watch_file(thread, outcome, true);
                 let step = self.file_step(cpu, thread, outcome);
                 let next = if step == Step::Done { next + (to - from) } else { next };
                 (step, Work::Write { file, next, end })
@@ -169,6 +191,13 @@ impl Replay<'_> {
         }
     }
 
+    /// A page of the page cache that a call used counts as a reference.
+    fn watch_file(&mut self, thread: ThreadId, outcome: FileOutcome, write: bool) {
+        if let (true, FileOutcome::Done(Some(frame))) = (self.watched, outcome) {
+            self.watch(thread, None, frame, write, false);
+        }
+    }
+
     fn file_step(&mut self, cpu: usize, thread: ThreadId, outcome: FileOutcome) -> Step {
         self.pump(cpu);
         self.reclaim_in_background(cpu);
@@ -177,7 +206,7 @@ impl Replay<'_> {
             FileOutcome::Wait(request) => self.wait_for(thread, cpu, request, false),
             FileOutcome::Failed(Cause::OutOfMemory) => self.out_of_memory(cpu),
             // The simulated disks do not fail; a write beyond what a file can hold is passed over.
-            FileOutcome::Done | FileOutcome::Failed(_) => Step::Done,
+            FileOutcome::Done(_) | FileOutcome::Failed(_) => Step::Done,
         }
     }
 
@@ -185,14 +214,16 @@ impl Replay<'_> {
     fn touch_page(&mut self, cpu: usize, thread: ThreadId, page: Page, wanted: Wanted) -> Step {
         let process = self.threads[thread as usize].process;
         let Some(space) = self.processes[process as usize].space else { return Step::Done };
+        let mut loaded = false;
         // Ends: a fault that is done makes the next access succeed, unless an eviction comes between.
         loop {
             if !std::mem::take(&mut self.threads[thread as usize].refused) {
                 let (id, root) = (self.spaces[space].id, self.spaces[space].root);
                 let translation = self.sim.access(cpu as u32, id, root, page, wanted);
                 if let Some(frame) = translation.frame() {
-                    if self.observed {
-                        self.vm.touch(frame);
+                    if self.watched {
+                        let write = wanted == Wanted::Write;
+                        self.watch(thread, Some((id, page)), frame, write, loaded);
                     }
                     return Step::Done;
                 }
@@ -210,6 +241,7 @@ impl Replay<'_> {
             self.count_tables(space);
             match outcome {
                 Outcome::Done(resolved) => {
+                    loaded = matches!(resolved, Resolved::ZeroFill | Resolved::Copied);
                     self.account(cpu, process, attempt, resolved);
                     self.reclaim_in_background(cpu);
                     self.note_peaks();
@@ -273,8 +305,10 @@ impl Replay<'_> {
             // Files lie one after another, a gibibyte apart: only a rotating disk cares.
             let (disk, position) = match request.target {
                 Target::Swap(slot) => {
-                    let used = u64::from(self.vm.store().swap.used());
-                    self.stats.peak_swap = self.stats.peak_swap.max(used);
+                    if request.direction == Direction::Write {
+                        let used = u64::from(self.vm.store().swap.used());
+                        self.stats.peak_swap = self.stats.peak_swap.max(used);
+                    }
                     let disk = self.swap_disk.as_mut().expect("swap requests need swap");
                     (disk, u64::from(slot.0) * PAGE_BYTES)
                 }
@@ -414,11 +448,8 @@ impl Replay<'_> {
     }
 
     /// Writes files that have been dirty for long, as Linux's flusher threads do.
-    pub(super) fn flush_periodically(&mut self, cpu: usize) {
+    pub(super) fn flush_old_files(&mut self, cpu: usize) {
         let now_ps = self.cpus[cpu].now_ps;
-        if now_ps < self.next_flush_ps {
-            return;
-        }
         self.next_flush_ps = now_ps + FLUSH_PERIOD_PS;
         let old: Vec<FileRef> = self
             .dirty

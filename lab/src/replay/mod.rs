@@ -45,6 +45,7 @@ use crate::report::{
     ByKind, Faults, MachineReport, MemoryReport, OomKill, ProcessReport, Reclaim, Report, Time,
     TlbReport, TraceReport,
 };
+use crate::string::Tape;
 
 /// Picoseconds of a nanosecond.
 const PS: u64 = 1000;
@@ -55,7 +56,9 @@ pub struct Replay<'a> {
     sim: &'a Sim,
     profile: &'a Profile,
     warmth: Warmth,
-    observed: bool,
+    /// Whether anybody wants to know of each use of a frame.
+    watched: bool,
+    tape: Option<Tape>,
 
     threads: Vec<Thread>,
     processes: Vec<Process>,
@@ -116,7 +119,8 @@ impl<'a> Replay<'a> {
             sim,
             profile: &experiment.profile,
             warmth: experiment.warmth,
-            observed: vm.is_observed(),
+            watched: vm.is_observed(),
+            tape: None,
             threads: Vec::new(),
             processes: Vec::new(),
             spaces: Vec::new(),
@@ -143,6 +147,18 @@ impl<'a> Replay<'a> {
             kills: Vec::new(),
             measured: None,
         }
+    }
+
+    /// Has every use of a frame written down, from now on; see [`take_tape`](Self::take_tape). The
+    /// machine must keep what is freed ([`Sim::keep_freed`]).
+    pub(crate) fn record_on(&mut self, tape: Tape) {
+        self.tape = Some(tape);
+        self.watched = true;
+    }
+
+    /// What was written down.
+    pub(crate) fn take_tape(&mut self) -> Option<Tape> {
+        self.tape.take()
     }
 
     /// Events executed or read so far.
@@ -216,10 +232,14 @@ impl<'a> Replay<'a> {
         self.vm.completed(at, self.sim, request, IoOutcome::Done);
         self.set_under_way(request, false);
         self.pause = Pause::default();
-        let Some(waiters) = self.waiters.get_mut(request.0 as usize) else { return };
-        for thread in std::mem::take(waiters) {
+        let slot = request.0 as usize;
+        let Some(waiters) = self.waiters.get_mut(slot) else { return };
+        let mut waiters = std::mem::take(waiters);
+        for thread in waiters.drain(..) {
             self.wake(thread, now_ps);
         }
+        // The next request of this number has waiters too: their list is not made anew.
+        self.waiters[slot] = waiters;
     }
 
     /// The report, after the run.

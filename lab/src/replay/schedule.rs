@@ -19,7 +19,7 @@ use vellum_trace::event::{Call, Event, ThreadId};
 
 use super::memory::Step;
 use super::source::Feeds;
-use super::tasks::State;
+use super::tasks::{State, Work};
 use super::{PS, Replay};
 
 /// Events that the threads' queues may hold before who reads the trace must wait for the others.
@@ -75,7 +75,7 @@ impl Replay<'_> {
             self.deliver(cpu);
             self.renew_jobs(feeds)?;
             if self.control.is_some() {
-                self.earliest_first();
+                self.earliest_first(cpu);
             }
             let Some(&thread) = self.ready.front() else {
                 match self.idle_on(cpu, feeds)? {
@@ -131,11 +131,18 @@ impl Replay<'_> {
         }
     }
 
-    /// Puts the thread first that can run first. A time slice is executed at once, so that who is
+    /// Puts the thread first that can run first; of several, one that has waited for a disk, as
+    /// schedulers do that give sleepers their due. A time slice is executed at once, so that who is
     /// queued may be ahead of who is woken after it.
-    fn earliest_first(&mut self) {
+    fn earliest_first(&mut self, cpu: usize) {
+        let now_ps = self.cpus[cpu].now_ps;
+        let key = |thread: ThreadId| {
+            let slot = &self.threads[thread as usize];
+            let slept = !matches!(slot.work, Work::None);
+            (slot.ready_ps.max(now_ps), !slept, slot.ready_ps)
+        };
         let queued = self.ready.iter().enumerate();
-        let first = queued.min_by_key(|&(_, &thread)| self.threads[thread as usize].ready_ps);
+        let first = queued.min_by_key(|&(_, &thread)| key(thread));
         if let Some((place, &thread)) = first
             && place > 0
         {
@@ -173,14 +180,17 @@ impl Replay<'_> {
         }
     }
 
-    /// Ends the requests that are done by now.
+    /// Ends the requests that are done by now, and begins the write-back that is due.
+    #[inline]
     pub(super) fn deliver(&mut self, cpu: usize) {
-        let now_ns = self.cpus[cpu].now_ps / PS;
-        while self.completions.next_at().is_some_and(|at| at <= now_ns) {
+        let now_ps = self.cpus[cpu].now_ps;
+        while self.completions.next_at().is_some_and(|at| at * PS <= now_ps) {
             let (at_ns, request) = self.completions.pop().expect("it was seen");
             self.complete(cpu, at_ns * PS, request);
         }
-        self.flush_periodically(cpu);
+        if now_ps >= self.next_flush_ps {
+            self.flush_old_files(cpu);
+        }
     }
 
     /// Lets the processor's clock go on to the next thing that will happen; false if nothing will.

@@ -11,6 +11,7 @@ use vellum_mm::reclaim::load_control::Rule;
 use super::report::{ControlReport, Percent, Short};
 use super::{Plan, RunReport};
 use crate::experiment::{LabError, Memory};
+use crate::plot::{Line, Plot};
 use crate::replay::control::Scope;
 use crate::report::MachineReport;
 use crate::size::{Human, Size};
@@ -221,6 +222,31 @@ impl Degrees {
     /// The most work that any degree did under `control`, in references a second.
     pub fn peak(&self, control: &str) -> f64 {
         self.of(control).map(|point| point.references_per_second).fold(0.0, f64::max)
+    }
+}
+
+impl Degrees {
+    /// Work and use of the processors against the degree, drawn for a terminal.
+    pub fn plot(&self, width: usize, colour: bool) -> String {
+        let lines = |value: fn(&Point) -> f64| -> Vec<Line> {
+            let line = |control: &&str| Line {
+                name: (*control).to_owned(),
+                points: self.of(control).map(|p| (f64::from(p.degree), value(p))).collect(),
+                is_step: false,
+            };
+            self.controls().iter().map(line).collect()
+        };
+        let plot = |title: &str| Plot {
+            x_title: "degree of multiprogramming".to_owned(),
+            y_title: title.to_owned(),
+            width,
+            height: 12,
+            colour,
+            ..Plot::default()
+        };
+        let work = plot("references a second").render(&lines(|p| p.references_per_second));
+        let cpu = plot("% of processor time for programs").render(&lines(|p| p.useful * 100.0));
+        format!("{work}\n{cpu}")
     }
 }
 

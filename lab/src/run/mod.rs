@@ -31,7 +31,7 @@ pub use self::plan::{Plan, PlanError, Program, Work};
 pub use self::report::RunReport;
 use crate::experiment::{Experiment, LabError, disk_name, shown};
 use crate::replay::Replay;
-use crate::replay::control::JobSettings;
+use crate::replay::control::{JobSettings, Scope};
 use crate::replay::source::Feed;
 use crate::report::MachineReport;
 
@@ -69,16 +69,19 @@ impl Plan {
         let mut jobs = self.prepare()?;
         let footprint = jobs.iter().map(|job| job.pages * PAGE_BYTES).sum();
         let frames = self.experiment.frames(footprint, None)?;
-        let (vm, sim, swap_bytes) = self.experiment.machine(frames, footprint)?;
+        let local = self.controls.scope != Scope::Global;
+        let groups = if local { jobs.len() as u16 } else { 0 };
+        let experiment = Experiment { groups, ..self.experiment.clone() };
+        let (vm, sim, swap_bytes) = experiment.machine(frames, footprint)?;
         let settings: Vec<JobSettings> = jobs.iter().map(|job| job.settings).collect();
-        let mut replay = Replay::new(&self.experiment, &vm, &sim);
+        let mut replay = Replay::new(&experiment, &vm, &sim);
         {
             let mut feeds: Vec<&mut dyn Feed> =
                 jobs.iter_mut().map(|job| job.events.as_feed()).collect();
             replay.run_jobs(&self.controls, &settings, &mut feeds, progress)?;
         }
         let measured = replay.measured().expect("the jobs have run");
-        let machine = machine_report(&self.experiment, frames, sim.cpus(), swap_bytes);
+        let machine = machine_report(&experiment, frames, sim.cpus(), swap_bytes);
         let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
         let mut warnings: Vec<String> = Vec::new();
         for job in &jobs {

@@ -168,7 +168,7 @@ impl SimWorld<'_> {
             };
             let performed = self.settle(log);
             match outcome {
-                FileOutcome::Done => return Ok(()),
+                FileOutcome::Done(_) => return Ok(()),
                 FileOutcome::Failed(cause) => {
                     log.say(signal(cause));
                     return Ok(());

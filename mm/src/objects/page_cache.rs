@@ -277,7 +277,7 @@ fn read<'a, M: Machine>(
     let Some(first) = needed.or_else(|| window.clone().find(|&i| missing(object, i))) else {
         return Find::Beyond;
     };
-    if store.requests.lock().is_full() {
+    if store.is_full_of_requests() {
         return wait_for_room(store);
     }
     if !machine.permits(Operation::Io) {
@@ -355,7 +355,7 @@ fn submit_read<'a, M: Machine>(
         *place = frame;
     }
     let target = Target::File(file, run.start);
-    let submitted = store.requests.lock().submit(Direction::Read, target, &frames[..count]);
+    let submitted = store.submit(Direction::Read, target, &frames[..count]);
     let Some(request) = submitted else {
         // Other processors took the last room: as if nothing had been begun.
         for (index, frame) in run.zip(frames) {
@@ -398,7 +398,7 @@ fn read_swapped<'a, M: Machine>(
     };
     let target = Target::Swap(slot);
     let frame = locked.frame();
-    let submitted = store.requests.lock().submit(Direction::Read, target, &[frame]);
+    let submitted = store.submit(Direction::Read, target, &[frame]);
     let Some(request) = submitted else {
         remove(store, at, machine, object, index, Cached::Swapped(slot));
         store.release(at, machine, locked);
@@ -522,9 +522,9 @@ mod tests {
         let bench = Bench::new(64, 0);
         let file = bench.file(2, Medium::Disk);
         let write = |index, to| bench.vm.write_page(AT, &bench.ram, file, index, 0, to);
-        assert_eq!(write(0, PAGE_BYTES), Done);
+        assert!(matches!(write(0, PAGE_BYTES), Done(_)));
         assert!(matches!(write(1, 100), Wait(_)), "the rest of the page is on disk");
-        assert_eq!(write(2, 100), Done, "there is nothing beyond the end");
+        assert!(matches!(write(2, 100), Done(_)), "there is nothing beyond the end");
         assert_eq!(bench.vm.store().files.get(file).lock().bytes, 2 * PAGE_BYTES + 100);
     }
 

@@ -6,17 +6,18 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use spin::Mutex;
 
 use super::Flush;
 use super::complete::swapped_page;
 use super::file::Files;
-use super::io::Requests;
+use super::groups::{GroupId, Groups};
+use super::io::{Direction, Request, RequestId, Requests};
 use super::swap::Swap;
 use crate::addr::{Frame, Page, Slot};
-use crate::event::Counters;
+use crate::event::{Counters, Target};
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::frames::zone::Reserve;
 use crate::frames::{Frames, NoMemory, rmap};
@@ -78,12 +79,18 @@ pub struct Store {
     pub frames: Frames,
     /// The order of eviction.
     pub order: Mutex<Replacement>,
+    /// Orders of its own for each group, where replacement is local.
+    pub groups: Option<Groups>,
     /// Files and shared memory objects.
     pub files: Files,
     /// The swap device.
     pub swap: Swap,
-    /// I/O under way.
+    /// I/O under way; changed by [`submit`](Self::submit) and its like.
     pub requests: Mutex<Requests>,
+    /// How many of them no disk has taken yet; stored by who holds the lock.
+    requests_queued: AtomicUsize,
+    /// Whether no further one fits; stored by who holds the lock.
+    requests_full: AtomicBool,
     /// Settings.
     pub tunables: Tunables,
     /// The frame of zeros that reads of untouched anonymous memory map.
@@ -115,15 +122,61 @@ impl Store {
         Store {
             frames,
             order: Mutex::new(order),
+            groups: None,
             files: Files::new(),
             swap,
             requests: Mutex::new(requests),
+            requests_queued: AtomicUsize::new(0),
+            requests_full: AtomicBool::new(false),
             tunables,
             zero,
             resident: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
             gone: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
             space_ids: Mutex::new(SpaceIds { unused: 0, free: Vec::new() }),
         }
+    }
+
+    /// Queues a request; as [`Requests::submit`].
+    pub(crate) fn submit(
+        &self,
+        direction: Direction,
+        target: Target,
+        frames: &[Frame],
+    ) -> Option<RequestId> {
+        self.with_requests(|requests| requests.submit(direction, target, frames))
+    }
+
+    /// The oldest request that the world has not taken yet. One that another processor submits this
+    /// very moment may be missed; that one will ask.
+    #[inline]
+    pub(crate) fn next_request(&self) -> Option<Request> {
+        // Asked after every fault, few of which submit anything.
+        if self.requests_queued.load(Relaxed) == 0 {
+            return None;
+        }
+        self.with_requests(Requests::take)
+    }
+
+    /// Ends a request that was taken; as [`Requests::end`].
+    #[inline]
+    pub(crate) fn end_request(&self, id: RequestId) -> Request {
+        self.with_requests(|requests| requests.end(id))
+    }
+
+    /// Whether no further request fits until one is completed; a hint while others submit.
+    #[inline]
+    pub(crate) fn is_full_of_requests(&self) -> bool {
+        self.requests_full.load(Relaxed)
+    }
+
+    /// Changes the requests and publishes what is asked of them most.
+    #[inline(always)]
+    fn with_requests<T>(&self, work: impl FnOnce(&mut Requests) -> T) -> T {
+        let mut requests = self.requests.lock();
+        let result = work(&mut requests);
+        self.requests_queued.store(requests.queued(), Relaxed);
+        self.requests_full.store(requests.is_full(), Relaxed);
+        result
     }
 
     /// The counters of the processor that asks.
@@ -152,6 +205,9 @@ impl Store {
     pub fn end_space_id(&self, id: SpaceId) {
         assert_eq!(self.resident(id), Resident::default(), "{id:?} ended with pages");
         self.gone[id.0 as usize].store(0, Relaxed);
+        if let Some(groups) = &self.groups {
+            groups.set_space(id, GroupId(0));
+        }
         self.space_ids.lock().free.push(id.0);
     }
 
@@ -189,6 +245,15 @@ impl Store {
         self.gone[space.0 as usize].swap(0, Relaxed)
     }
 
+    /// Counts `gone` pages less of a space.
+    pub(crate) fn resident_down_by(&self, space: SpaceId, gone: Resident) {
+        let counts = &self.resident[space.0 as usize];
+        for (count, gone) in counts.iter().zip([gone.anon, gone.file, gone.swapped]) {
+            let before = count.fetch_sub(gone, Relaxed);
+            debug_assert!(before >= gone, "{space:?} has fewer pages than none");
+        }
+    }
+
     /// Takes a frame for contents of programs: `kind`, no flags. Keeps the reserve, never reclaims.
     #[inline]
     pub(crate) fn alloc<M: Machine>(
@@ -200,7 +265,55 @@ impl Store {
         let frame = self.frames.alloc(at, machine, Reserve::Keep)?;
         let mut locked = self.frames.table.lock(frame);
         locked.begin(kind);
+        if let Some(groups) = &self.groups {
+            groups.set_owner(frame, GroupId(0));
+        }
         Ok(locked)
+    }
+
+    /// The order of eviction that a frame is in, or would be.
+    #[inline]
+    pub(crate) fn order_of(&self, frame: Frame) -> &Mutex<Replacement> {
+        match &self.groups {
+            None => &self.order,
+            Some(groups) => groups.order(groups.owner(frame)).unwrap_or(&self.order),
+        }
+    }
+
+    /// The order of eviction of a group.
+    pub(crate) fn order_for(&self, group: GroupId) -> &Mutex<Replacement> {
+        self.groups.as_ref().and_then(|groups| groups.order(group)).unwrap_or(&self.order)
+    }
+
+    /// Number of evictable frames.
+    pub(crate) fn evictable(&self) -> usize {
+        let common = self.order.lock().as_policy().len();
+        common + self.groups.as_ref().map_or(0, Groups::held_by_all)
+    }
+
+    /// Whose frames go if anybody's may.
+    #[inline]
+    pub(crate) fn donor(&self) -> GroupId {
+        match &self.groups {
+            None => GroupId(0),
+            Some(groups) => groups.donor(self.order.lock().as_policy().len()),
+        }
+    }
+
+    /// Makes a frame that `space` maps the property of its group, if it is nobody's.
+    #[inline]
+    pub(crate) fn own(&self, frame: &mut Locked<'_>, space: SpaceId, page: PageId) {
+        let Some(groups) = &self.groups else { return };
+        let group = groups.of_space(space);
+        if groups.owner(frame.frame()) != GroupId(0) || group == GroupId(0) {
+            return;
+        }
+        let listed = frame.state().has(Flags::LISTED);
+        self.unlist(frame);
+        groups.set_owner(frame.frame(), group);
+        if listed {
+            self.list(frame, page);
+        }
     }
 
     /// Makes a frame evictable, unless it is pinned or must be kept.
@@ -215,7 +328,7 @@ impl Store {
         if state.kind() == Kind::Anon && !self.swap.exists() && !state.has(Flags::LAZY) {
             return;
         }
-        self.order.lock().as_policy_mut().insert(frame.frame(), page);
+        self.order_of(frame.frame()).lock().as_policy_mut().insert(frame.frame(), page);
         frame.set(Flags::LISTED);
     }
 
@@ -223,7 +336,7 @@ impl Store {
     #[inline]
     pub(crate) fn unlist(&self, frame: &mut Locked<'_>) {
         if frame.take(Flags::LISTED) {
-            self.order.lock().as_policy_mut().remove(frame.frame());
+            self.order_of(frame.frame()).lock().as_policy_mut().remove(frame.frame());
         }
     }
 

@@ -19,6 +19,7 @@ use crate::machine::{At, Machine, Operation};
 use crate::objects::complete::swapped_page;
 use crate::objects::detach::unmap_everywhere;
 use crate::objects::file::{Medium, owner_of};
+use crate::objects::groups::GroupId;
 use crate::objects::index::Cached;
 use crate::objects::io::Direction;
 use crate::objects::store::identity;
@@ -41,16 +42,17 @@ pub enum Evicted {
     NoVictim,
 }
 
-/// Evicts the page that the policy chooses, unless it is `keep`.
+/// Evicts the page that the policy of `group` chooses, unless it is `keep`.
 pub(super) fn evict_one<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
     keep: Option<Frame>,
+    group: GroupId,
 ) -> Evicted {
     store.counters(at).scanned.add(1);
     let mut victim = {
-        let mut order = store.order.lock();
+        let mut order = store.order_for(group).lock();
         let policy = order.as_policy_mut();
         let mut look = Look { table: &store.frames.table, machine, now: at.now };
         let Some(frame) = policy.evict(&mut look) else { return Evicted::NoVictim };
@@ -138,7 +140,7 @@ fn evict_anon<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<
     let number = frame.frame();
     let had_slot = frame.state().has(Flags::IN_SWAP);
     let clean = had_slot && !is_dirty(machine, &frame);
-    if !clean && (store.requests.lock().is_full() || !machine.permits(Operation::Io)) {
+    if !clean && (store.is_full_of_requests() || !machine.permits(Operation::Io)) {
         return stuck(store, machine, frame);
     }
     let (slot, uses) = if had_slot {
@@ -179,7 +181,7 @@ fn evict_file<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<
     let Some(mut object) = object.try_lock() else { return stuck(store, machine, frame) };
     let memory = object.medium == Medium::Memory;
     let dirty = (memory || is_dirty(machine, &frame)) && !object.gone;
-    if dirty && (store.requests.lock().is_full() || !machine.permits(Operation::Io)) {
+    if dirty && (store.is_full_of_requests() || !machine.permits(Operation::Io)) {
         return stuck(store, machine, frame);
     }
     let slot = if memory && dirty {
@@ -226,7 +228,7 @@ fn submit_write<M: Machine>(
     target: Target,
 ) -> Evicted {
     let number = frame.frame();
-    let submitted = store.requests.lock().submit(Direction::Write, target, &[number]);
+    let submitted = store.submit(Direction::Write, target, &[number]);
     if submitted.is_none() {
         return Evicted::Stuck;
     }

@@ -19,6 +19,6 @@ pub mod load_control;
 pub mod working_set;
 
 pub use background::{Background, background};
-pub use direct::{Room, make_room, make_room_beside, reclaim};
+pub use direct::{Room, keep_allotment, make_room, make_room_beside, reclaim};
 pub use evict::page_out;
 pub use working_set::take_used;

@@ -34,6 +34,10 @@ pub struct Clock {
     rings: Rings,
     hand: Option<Frame>, // the next frame to judge
     len: usize,
+    first: Frame,
+    /// Whether the ring is the frames from `first` on in order of their numbers, as it is while
+    /// memory is filled from below and pages replace each other in place.
+    in_order: bool,
     load_is_use: bool,
 }
 
@@ -50,6 +54,8 @@ impl Registered for Clock {
             rings: Rings::new(parameters.first, parameters.frames),
             hand: None,
             len: 0,
+            first: parameters.first,
+            in_order: true,
             load_is_use: parameters.settings.get(&R) == 1,
         }
     }
@@ -57,15 +63,31 @@ impl Registered for Clock {
 
 impl Clock {
     /// Turns the hand to the frame to be evicted.
+    ///
+    /// One lap clears every bit, so on a quiet machine the hand ends on an unused frame. On a busy one
+    /// that frame may be in use again; it goes anyway, so that the search ends.
     #[inline]
     fn turn(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
-        // One lap clears every bit, so on a quiet machine the hand ends on an unused frame. On a
-        // busy one that frame may be in use again; it goes anyway, so that the search ends.
-        for _ in 0..self.len {
-            if !witness.take_accessed(self.hand?) {
-                break;
+        let mut left = self.len;
+        if self.in_order {
+            // The frames ahead of the hand have the next numbers: their bits are taken in runs.
+            let end = self.first.0 + self.len as u32;
+            while left > 0 {
+                let hand = self.hand?;
+                let most = left.min((end - hand.0) as usize);
+                let used = witness.take_accessed_run(hand, most);
+                let next = hand.0 + used as u32;
+                self.hand = Some(if next == end { self.first } else { Frame(next) });
+                if used < most {
+                    break;
+                }
+                left -= used;
             }
+            return self.hand;
+        }
+        while left > 0 && witness.take_accessed(self.hand?) {
             self.rings.rotate(&mut self.hand);
+            left -= 1;
         }
         self.hand
     }
@@ -75,12 +97,14 @@ impl Policy for Clock {
     fn insert(&mut self, frame: Frame, _page: PageId) {
         // Just behind the hand: a newcomer has one full lap to be used before it is judged.
         self.rings.insert_before(&mut self.hand, frame);
+        self.in_order &= frame.0 == self.first.0 + self.len as u32 && self.hand == Some(self.first);
         self.len += 1;
     }
 
     fn remove(&mut self, frame: Frame) {
         self.rings.remove(&mut self.hand, frame);
         self.len -= 1;
+        self.in_order = self.len == 0;
     }
 
     fn evict(&mut self, witness: &mut dyn Witness) -> Option<Frame> {

@@ -35,7 +35,10 @@
 //! [`evict`]: Policy::evict
 //! [`replace`]: Policy::replace
 
+mod chance;
 mod ghosts;
+mod heap;
+mod queues;
 mod settings;
 
 pub use settings::{Setting, SettingError, Settings};
@@ -85,7 +88,26 @@ registry! {
     foreseen opt::Opt;
     observed lru::Lru;
     blind clock::Clock;
+    blind enhanced_clock::EnhancedClock;
+    observed clock_sweep::ClockSweep;
+    blind nru::Nru;
+    blind aging::Aging;
+    observed mru::Mru;
+    observed lfu::Lfu;
+    observed lru_k::LruK;
+    sizing working_set::WorkingSet;
+    blind wsclock::WsClock;
+    sizing pff::Pff;
     blind random::Random;
+    blind sieve::Sieve;
+    observed s3_fifo::S3Fifo;
+    observed two_q::TwoQ;
+    observed arc::Arc;
+    blind car::Car;
+    observed lirs::Lirs;
+    blind clock_pro::ClockPro;
+    blind linux::Linux;
+    blind mglru::Mglru;
 }
 
 /// The policy of this name.
@@ -214,6 +236,12 @@ pub struct PageId(pub u64);
 pub trait Witness {
     /// Reads the accessed bit of `frame` and clears it.
     fn take_accessed(&mut self, frame: Frame) -> bool;
+
+    /// The same for `frame` and those after it, until one was not accessed or `most` were: how many
+    /// were. A world that keeps many bits in a word can do them at once.
+    fn take_accessed_run(&mut self, frame: Frame, most: usize) -> usize {
+        (0..most).take_while(|&at| self.take_accessed(Frame(frame.0 + at as u32))).count()
+    }
 
     /// Whether evicting `frame` costs a write.
     fn is_dirty(&self, frame: Frame) -> bool;
@@ -352,6 +380,8 @@ impl Replacement {
     }
 }
 
+#[cfg(test)]
+mod batches;
 #[cfg(test)]
 mod testing;
 

@@ -449,7 +449,7 @@ impl World {
         for _ in 0..10_000 {
             let (from, to) = bytes;
             match self.vm.write_page(self.at(), &self.hardware, file, index, from, to) {
-                FileOutcome::Done => {
+                FileOutcome::Done(_) => {
                     let frame = self.cached(file, index).expect("a page just written is cached");
                     self.hardware.set_stamp(frame, stamp(self.hardware.stamp(frame)));
                     return Ok(());
@@ -469,7 +469,7 @@ impl World {
     pub fn read_file(&self, file: FileRef, index: u64) -> Result<u64, Signal> {
         for _ in 0..10_000 {
             match self.vm.read_page(self.at(), &self.hardware, file, index) {
-                FileOutcome::Done => {
+                FileOutcome::Done(_) => {
                     return Ok(self.cached(file, index).map_or(0, |f| self.hardware.stamp(f)));
                 }
                 FileOutcome::Wait(request) => {

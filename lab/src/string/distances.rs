@@ -1,0 +1,364 @@
+//! LRU at every size of memory, in one pass.
+//!
+//! The *stack distance* of a reference is the number of different pages used since the last use of its
+//! page, itself included. LRU faults on it if memory has fewer frames than that, so a histogram of
+//! distances is the whole curve. (R. L. Mattson et al., "Evaluation Techniques for Storage
+//! Hierarchies", IBM Systems Journal 9(2), 1970.)
+//!
+//! Each page stands in the *slot* of its last use, slots in order of time. A distance is the number
+//! of taken slots from there on (F. Olken, "Efficient Methods for Calculating the Success Function of
+//! Fixed Space Replacement Policies", LBL-12370, 1981, keeps them in a tree; here they are a bitmap with
+//! counts in three levels, where a look-up is four loads and giving a slot up changes three short runs
+//! of numbers that vector instructions take together). When slots run out, the taken ones move together.
+//!
+//! ```text
+//!     slot     0 1 2 3 4 5 6 7          a b c b d ▸c◂        c stands in slot 2; taken from
+//!     taken    1 0 1 1 1 · · ·                               there on are 2, 3, 4: distance 3
+//! ```
+//!
+//! *Freed* pages leave holes: a memory that held the page has a free frame now. The next page to come
+//! from below a hole takes it, so that in a memory that large nobody is pushed out: the hole moves to
+//! where that page was. A page's slot with nobody in it counts as taken.
+//!
+//! *Writes*: a page once written is dirty in every memory that has kept it since. Per page this is the
+//! least size in which it is dirty. (J. G. Thompson and A. J. Smith, "Efficient (Stack) Algorithms for
+//! Analysis of Write-Back and Sector Memories", ACM TOCS 7(1), 1989.)
+//!
+//! 14 bytes a page, and if the string has writes 12 more.
+
+use std::hint::black_box;
+
+use super::times::Times;
+use super::{AHEAD, Counts, RefString, WRITE};
+
+/// A page that stands nowhere.
+const NOWHERE: u32 = u32::MAX;
+/// Of a page that is clean in memories of every size.
+const CLEAN: u32 = u32::MAX;
+
+/// The faults of LRU at every size.
+#[derive(Clone, Debug)]
+pub struct LruCurve {
+    faults: Vec<u64>,     // by frames - 1; constant from its end on
+    writebacks: Vec<u64>, // as many; empty if nothing is written
+    cold: u64,
+}
+
+impl LruCurve {
+    /// The counts in a memory of `frames` frames.
+    ///
+    /// # Panics
+    /// If `frames` is 0.
+    pub fn at(&self, frames: u32) -> Counts {
+        let index = (frames as usize - 1).min(self.faults.len().saturating_sub(1));
+        Counts {
+            faults: self.faults.get(index).copied().unwrap_or(0),
+            cold: self.cold,
+            writebacks: self.writebacks.get(index).copied().unwrap_or(0),
+        }
+    }
+
+    /// The least frames with at most so many faults; those of
+    /// [`frames_enough`](Self::frames_enough) if no memory has as few.
+    pub fn frames_with(&self, faults: u64) -> u32 {
+        let faults = faults.max(self.cold);
+        self.faults.partition_point(|&at| at > faults) as u32 + 1
+    }
+
+    /// The least frames with which only first uses fault.
+    pub fn frames_enough(&self) -> u32 {
+        self.faults.partition_point(|&faults| faults > self.cold) as u32 + 1
+    }
+}
+
+/// The curve of LRU over the string.
+pub fn lru(string: &RefString) -> LruCurve {
+    if string.has_writes() {
+        Stack::new(string).run::<true>()
+    } else {
+        Stack::new(string).run::<false>()
+    }
+}
+
+struct Stack<'a> {
+    string: &'a RefString,
+    slots: Slots,
+    slot_of: Vec<u32>,    // by page
+    dirty_from: Vec<u32>, // by page: the least frames in which it is dirty
+    /// By distance: references with it.
+    hits: Vec<u64>,
+    /// By frames: writebacks, as differences to the size before.
+    writebacks: Vec<i64>,
+}
+
+impl<'a> Stack<'a> {
+    fn new(string: &'a RefString) -> Stack<'a> {
+        let pages = string.pages() as usize;
+        Stack {
+            string,
+            slots: Slots::new(pages),
+            slot_of: vec![NOWHERE; pages],
+            dirty_from: vec![CLEAN; if string.has_writes() { pages } else { 0 }],
+            hits: vec![0; pages + 1],
+            writebacks: vec![0; if string.has_writes() { pages + 2 } else { 0 }],
+        }
+    }
+
+    fn run<const WRITES: bool>(mut self) -> LruCurve {
+        let (entries, total) = (self.string.entries(), self.string.len());
+        let mut frees = self.string.frees().iter().peekable();
+        let mut at = 0;
+        while at < total {
+            while let Some(free) = frees.next_if(|free| free.at <= at as u64) {
+                self.free::<WRITES>(free.page);
+            }
+            let end = frees.peek().map_or(total, |free| total.min(free.at as usize));
+            let mut seen = 0;
+            for (&entry, &ahead) in entries[at..end].iter().zip(&entries[at + AHEAD..]) {
+                seen ^= self.slot_of[(ahead & !WRITE) as usize];
+                self.reference::<WRITES>(entry);
+            }
+            black_box(seen);
+            at = end;
+        }
+        if WRITES {
+            // What is still in the stack has left every memory smaller than its depth.
+            for page in 0..self.slot_of.len() as u32 {
+                self.free::<true>(page);
+            }
+        }
+        self.curve()
+    }
+
+    #[inline]
+    fn reference<const WRITES: bool>(&mut self, entry: u32) {
+        let page = entry & !WRITE;
+        if self.slots.is_full() {
+            self.slots.compact(&mut self.slot_of);
+        }
+        let slot = std::mem::replace(&mut self.slot_of[page as usize], self.slots.next);
+        if slot == NOWHERE {
+            self.slots.fill_hole(None);
+        } else {
+            let distance = self.slots.taken_from(slot);
+            self.hits[distance as usize] += 1;
+            if WRITES {
+                self.leave(page, distance);
+            }
+            if !self.slots.fill_hole(Some(slot)) {
+                self.slots.clear(slot);
+            }
+        }
+        if WRITES && entry & WRITE != 0 {
+            self.dirty_from[page as usize] = 1;
+        }
+        self.slots.take();
+    }
+
+    /// The page comes back from `distance`, or is freed there: every smaller memory had evicted it, and
+    /// written it if it was dirty there.
+    fn leave(&mut self, page: u32, distance: u32) {
+        let from = &mut self.dirty_from[page as usize];
+        if *from < distance {
+            self.writebacks[*from as usize] += 1;
+            self.writebacks[distance as usize] -= 1;
+            *from = distance;
+        }
+    }
+
+    fn free<const WRITES: bool>(&mut self, page: u32) {
+        let slot = std::mem::replace(&mut self.slot_of[page as usize], NOWHERE);
+        if slot == NOWHERE {
+            return;
+        }
+        if WRITES {
+            let distance = self.slots.taken_from(slot);
+            self.leave(page, distance);
+            self.dirty_from[page as usize] = CLEAN;
+        }
+        self.slots.make_hole(slot);
+    }
+
+    fn curve(self) -> LruCurve {
+        let mut faults = self.string.len() as u64;
+        let cold = u64::from(self.string.pages());
+        let last = self.hits.iter().rposition(|&hits| hits > 0).unwrap_or(0);
+        let mut writes = 0_i64;
+        let mut curve = LruCurve { faults: Vec::new(), writebacks: Vec::new(), cold };
+        for frames in 1..=last.max(1) {
+            faults -= self.hits.get(frames).copied().unwrap_or(0);
+            curve.faults.push(faults);
+            if let Some(change) = self.writebacks.get(frames) {
+                writes += change;
+                #[allow(clippy::cast_sign_loss)] // a count
+                curve.writebacks.push(writes as u64);
+            }
+        }
+        // Beyond the largest distance pages may still be pushed out dirty for the last time.
+        for change in self.writebacks.iter().skip(last.max(1) + 1) {
+            writes += change;
+            #[allow(clippy::cast_sign_loss)] // a count
+            curve.writebacks.push(writes as u64);
+            curve.faults.push(faults);
+        }
+        curve
+    }
+}
+
+/// Words of a chapter.
+const CHAPTER_WORDS: usize = 64;
+/// Chapters of a volume.
+const VOLUME_CHAPTERS: usize = 64;
+/// Slots of a word, as a shift; of a chapter; of a volume.
+const WORD: usize = 6;
+const CHAPTER: usize = WORD + CHAPTER_WORDS.trailing_zeros() as usize;
+const VOLUME: usize = CHAPTER + VOLUME_CHAPTERS.trailing_zeros() as usize;
+
+/// Slots in order of time, and how many are taken.
+///
+/// The count before a slot is the sum of four: before its volume, before its chapter in the volume,
+/// before its word in the chapter, and in the word. When a slot is given up, the counts behind it in
+/// each level go down by one: three short runs of small numbers, side by side.
+struct Slots {
+    taken: Vec<u64>,      // bitmap
+    in_chapter: Vec<u16>, // by word: taken before it in its chapter
+    in_volume: Vec<u32>,  // by chapter: taken before it in its volume
+    volumes: Vec<u32>,    // by volume: taken before it
+    count: u32,
+    next: u32,    // the first slot never taken
+    total: u32,   // taken slots
+    holes: Times, // those of the taken slots that nobody stands in
+    hole_count: u32,
+}
+
+impl Slots {
+    /// For a string of `pages` pages.
+    fn new(pages: usize) -> Slots {
+        // Three quarters are free after moving together, so that a reference bears a third of a
+        // page's move.
+        let count = (pages * 4).max(1 << CHAPTER).next_multiple_of(1 << CHAPTER);
+        Slots {
+            taken: vec![0; count >> WORD],
+            in_chapter: vec![0; count >> WORD],
+            in_volume: vec![0; count >> CHAPTER],
+            volumes: vec![0; (count >> VOLUME) + 1],
+            count: u32::try_from(count).expect("at most 2^30 pages, and a multiple of 2^12 slots"),
+            next: 0,
+            total: 0,
+            holes: Times::new(count),
+            hole_count: 0,
+        }
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.next == self.count
+    }
+
+    /// Takes the next slot.
+    #[inline]
+    fn take(&mut self) {
+        let slot = self.next as usize;
+        if slot.is_multiple_of(64) {
+            self.begin_word(slot >> WORD);
+        }
+        self.taken[slot >> WORD] |= 1 << (slot & 63);
+        self.total += 1;
+        self.next += 1;
+    }
+
+    /// Counts what is taken before a word, the first time that one of its slots is.
+    fn begin_word(&mut self, word: usize) {
+        let (chapter, volume) = (word / CHAPTER_WORDS, word / CHAPTER_WORDS / VOLUME_CHAPTERS);
+        if !word.is_multiple_of(CHAPTER_WORDS) {
+            let before = self.in_chapter[word - 1] + self.taken[word - 1].count_ones() as u16;
+            self.in_chapter[word] = before;
+            return;
+        }
+        self.in_chapter[word] = 0;
+        if chapter.is_multiple_of(VOLUME_CHAPTERS) {
+            self.in_volume[chapter] = 0;
+            self.volumes[volume] = self.total;
+        } else {
+            self.in_volume[chapter] = self.total - self.volumes[volume];
+        }
+    }
+
+    /// How many slots are taken before `slot`.
+    #[inline]
+    fn taken_before(&self, slot: u32) -> u32 {
+        let slot = slot as usize;
+        let word = self.taken[slot >> WORD] & !(u64::MAX << (slot & 63));
+        self.volumes[slot >> VOLUME]
+            + self.in_volume[slot >> CHAPTER]
+            + u32::from(self.in_chapter[slot >> WORD])
+            + word.count_ones()
+    }
+
+    /// How many slots are taken from `slot` on.
+    #[inline]
+    fn taken_from(&self, slot: u32) -> u32 {
+        self.total - self.taken_before(slot)
+    }
+
+    #[inline]
+    fn clear(&mut self, slot: u32) {
+        let slot = slot as usize;
+        self.taken[slot >> WORD] &= !(1 << (slot & 63));
+        self.total -= 1;
+        let last = self.next as usize - 1;
+        let (word, chapter, volume) = (slot >> WORD, slot >> CHAPTER, slot >> VOLUME);
+        let end = ((chapter + 1) * CHAPTER_WORDS).min((last >> WORD) + 1);
+        less(&mut self.in_chapter[word + 1..end]);
+        let end = ((volume + 1) * VOLUME_CHAPTERS).min((last >> CHAPTER) + 1);
+        less(&mut self.in_volume[chapter + 1..end]);
+        less(&mut self.volumes[volume + 1..=last >> VOLUME]);
+    }
+
+    fn make_hole(&mut self, slot: u32) {
+        self.holes.insert(slot as usize);
+        self.hole_count += 1;
+    }
+
+    /// A page comes from `from` (or from nowhere) to the top. If there is a hole above that, it takes
+    /// the nearest to the top, and leaves one where it was: true then.
+    #[inline]
+    fn fill_hole(&mut self, from: Option<u32>) -> bool {
+        if self.hole_count == 0 {
+            return false;
+        }
+        let top = self.holes.latest(self.next as usize - 1).expect("there are holes");
+        match from {
+            Some(from) if from as usize > top => return false,
+            Some(from) => self.holes.insert(from as usize),
+            None => self.hole_count -= 1,
+        }
+        self.holes.remove(top);
+        self.clear(top as u32);
+        from.is_some()
+    }
+
+    /// Moves what is taken together, in its order: the new slot is the number of those before.
+    #[cold]
+    fn compact(&mut self, slot_of: &mut [u32]) {
+        for slot in slot_of.iter_mut().filter(|slot| **slot != NOWHERE) {
+            *slot = self.taken_before(*slot);
+        }
+        let mut holes = Vec::with_capacity(self.hole_count as usize);
+        while let Some(hole) = self.holes.latest(self.count as usize - 1) {
+            holes.push(self.taken_before(hole as u32));
+            self.holes.remove(hole);
+        }
+        holes.into_iter().for_each(|hole| self.holes.insert(hole as usize));
+        let total = std::mem::take(&mut self.total);
+        self.taken.fill(0);
+        self.next = 0;
+        (0..total).for_each(|_| self.take());
+    }
+}
+
+/// One less in each count.
+#[inline]
+fn less<T: Copy + From<u8> + std::ops::SubAssign>(counts: &mut [T]) {
+    counts.iter_mut().for_each(|count| *count -= T::from(1));
+}

@@ -1,0 +1,366 @@
+//! Any policy, at one size of memory, over the arrays of a string.
+//!
+//! The loops are compiled for each policy by itself, so that what a policy does at a reference is part
+//! of the loop: nothing at all for FIFO, the store of a bit for Clock. A page's frame is looked up a
+//! few references ahead of its turn; the value is thrown away, but its cache line is there in time.
+//!
+//! Cost at a hit: one load of the page's entry (4 bytes a page, usually from L2 or L3), one of the
+//! frame's flags or links where the policy has any. The branch between hit and fault is what remains:
+//! it cannot be predicted where half the references miss.
+//!
+//! 4 bytes a page, and 5 bytes a frame besides the policy's own.
+
+use std::hint::black_box;
+
+use vellum_mm::addr::Frame;
+use vellum_mm::replace::{
+    Choice, Foresee, Observe, PageId, Parameters, Registered, Sizing, Visitor, Witness, visit,
+};
+
+use super::{AHEAD, Counts, Item, RefString, WRITE};
+
+/// No frame.
+const NONE: u32 = u32::MAX;
+const ACCESSED: u8 = 1;
+const DIRTY: u8 = 2;
+
+/// What a run of a policy over a string found.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Run {
+    /// Faults and writes.
+    pub counts: Counts,
+    /// Frames in use, averaged over all references. Less than the memory if the policy gives frames
+    /// up, or pages are freed.
+    pub mean_frames: f64,
+}
+
+/// Runs the policy over the string in a memory of `frames` frames.
+///
+/// # Panics
+/// If `frames` is 0 or more than 2^30.
+pub fn simulate(string: &RefString, policy: &Choice, frames: u32, seed: u64) -> Run {
+    assert!((1..=super::PAGES_MAX).contains(&frames), "a memory of {frames} frames");
+    // A policy's shares of memory are shares of what was asked for, but no array need be larger than
+    // what the string can fill.
+    let parameters =
+        Parameters { seed, settings: policy.settings, ..Parameters::new(frames as usize) };
+    let drive = Drive { string, parameters: &parameters };
+    visit(policy.entry.about.name, drive).expect("a registered policy")
+}
+
+struct Drive<'a> {
+    string: &'a RefString,
+    parameters: &'a Parameters,
+}
+
+impl Visitor for Drive<'_> {
+    type Output = Run;
+
+    fn blind<P: Registered>(self) -> Run {
+        let mut memory = Memory::<P>::new(self.string, self.parameters);
+        if self.string.has_writes() {
+            memory.run::<true>(self.string, |_, _| {});
+        } else {
+            memory.run::<false>(self.string, |_, _| {});
+        }
+        memory.done(self.string)
+    }
+
+    fn observed<P: Registered + Observe>(self) -> Run {
+        let mut memory = Memory::<P>::new(self.string, self.parameters);
+        if self.string.has_writes() {
+            memory.run::<true>(self.string, P::touch);
+        } else {
+            memory.run::<false>(self.string, P::touch);
+        }
+        memory.done(self.string)
+    }
+
+    fn foreseen<P: Registered + Foresee>(self) -> Run {
+        let mut memory = Memory::<P>::new(self.string, self.parameters);
+        let next = next_uses(self.string);
+        let mut at = 0;
+        self.string.for_each(|item| match item {
+            Item::Free(page) => memory.free_page(page),
+            Item::Reference(page, write) => {
+                memory.bits.now += 1;
+                let (frame, _) = memory.reference::<true>(page, write);
+                memory.policy.foretell(frame, next[at]);
+                at += 1;
+            }
+        });
+        memory.done(self.string)
+    }
+
+    fn sizing<P: Registered + Sizing>(self) -> Run {
+        let mut memory = Memory::<P>::new(self.string, self.parameters);
+        self.string.for_each(|item| match item {
+            Item::Free(page) => memory.free_page(page),
+            Item::Reference(page, write) => {
+                memory.bits.now += 1;
+                let (frame, fault) = memory.reference::<true>(page, write);
+                if !fault {
+                    memory.policy.touch(frame, memory.bits.now);
+                }
+                while let Some(gone) = memory.policy.release(fault, &mut memory.bits) {
+                    memory.vacate(gone);
+                }
+            }
+        });
+        memory.done(self.string)
+    }
+}
+
+/// For each reference, the number of the next one to its page, `u64::MAX` if there is none.
+fn next_uses(string: &RefString) -> Vec<u64> {
+    let mut coming = vec![u64::MAX; string.pages() as usize];
+    let mut next: Vec<u64> = string
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(at, (page, _))| std::mem::replace(&mut coming[page as usize], at as u64))
+        .collect();
+    next.shrink_to_fit();
+    next.reverse();
+    next
+}
+
+/// Accessed and dirty bits of frames, and the time in references.
+struct Bits {
+    flags: Vec<u8>,
+    now: u64,
+    laundered: u64,
+}
+
+impl Witness for Bits {
+    #[inline(always)]
+    fn take_accessed(&mut self, frame: Frame) -> bool {
+        let flags = &mut self.flags[frame.index()];
+        let accessed = *flags & ACCESSED != 0;
+        *flags &= !ACCESSED;
+        accessed
+    }
+
+    #[inline(always)]
+    fn take_accessed_run(&mut self, frame: Frame, most: usize) -> usize {
+        // Eight flags at once: the first of them without the bit ends the run.
+        const EACH: u64 = u64::from_le_bytes([ACCESSED; 8]);
+        let first = frame.index();
+        let mut taken = 0;
+        while taken + 8 <= most {
+            let flags = &mut self.flags[first + taken..][..8];
+            let word = u64::from_le_bytes(flags.try_into().expect("eight of them"));
+            let used = (!word & EACH).trailing_zeros() / 8;
+            let run = if used == 8 { u64::MAX } else { !(u64::MAX << (8 * used)) };
+            flags.copy_from_slice(&(word & !(EACH & run)).to_le_bytes());
+            taken += used as usize;
+            if used < 8 {
+                return taken;
+            }
+        }
+        while taken < most && self.take_accessed(Frame(frame.0 + taken as u32)) {
+            taken += 1;
+        }
+        taken
+    }
+
+    #[inline(always)]
+    fn is_dirty(&self, frame: Frame) -> bool {
+        self.flags[frame.index()] & DIRTY != 0
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn launder(&mut self, frame: Frame) {
+        let flags = &mut self.flags[frame.index()];
+        self.laundered += u64::from(*flags & DIRTY != 0);
+        *flags &= !DIRTY;
+    }
+}
+
+/// A memory under a policy.
+struct Memory<P> {
+    policy: P,
+    bits: Bits,
+    frame_of: Vec<u32>, // by page
+    page_of: Vec<u32>,  // by frame
+    free: Vec<u32>,     // frames that were given back
+    untouched: u32,     // the lowest frame that was never used
+    loaded: u8,         // flags of a page just loaded
+    faults: u64,
+    writebacks: u64,
+    total: u64,       // references of the string
+    frame_time: i128, // frames in use, summed over references
+}
+
+impl<P: Registered> Memory<P> {
+    fn new(string: &RefString, parameters: &Parameters) -> Memory<P> {
+        let policy = P::new(parameters);
+        Memory {
+            loaded: if policy.load_is_use() { ACCESSED } else { 0 },
+            policy,
+            bits: Bits { flags: vec![0; parameters.frames], now: 0, laundered: 0 },
+            frame_of: vec![NONE; string.pages() as usize],
+            page_of: vec![NONE; parameters.frames],
+            free: Vec::new(),
+            untouched: 0,
+            faults: 0,
+            writebacks: 0,
+            total: string.len() as u64,
+            frame_time: 0,
+        }
+    }
+
+    /// All references, in stretches between freed pages and beats of the timer.
+    fn run<const WRITES: bool>(
+        &mut self,
+        string: &RefString,
+        touch: impl Fn(&mut P, Frame) + Copy,
+    ) {
+        let (entries, total) = (string.entries(), string.len());
+        let mut frees = string.frees().iter().peekable();
+        let period = self.policy.period();
+        let mut beat = if period == 0 { u64::MAX } else { period };
+        let mut at = 0;
+        while at < total {
+            while let Some(free) = frees.next_if(|free| free.at <= at as u64) {
+                self.bits.now = at as u64;
+                self.free_page(free.page);
+            }
+            let free_at = frees.peek().map_or(u64::MAX, |free| free.at);
+            let end = (total as u64).min(free_at).min(beat) as usize;
+            self.stretch::<WRITES>(&entries[at..end + AHEAD], at as u64, touch);
+            at = end;
+            if at as u64 == beat {
+                self.bits.now = beat;
+                self.policy.tick(&mut self.bits);
+                beat += period;
+            }
+        }
+        frees.for_each(|free| self.free_page(free.page));
+    }
+
+    /// References without anything in between; [`AHEAD`] more entries follow.
+    #[inline]
+    fn stretch<const WRITES: bool>(
+        &mut self,
+        entries: &[u32],
+        first: u64,
+        touch: impl Fn(&mut P, Frame),
+    ) {
+        let mut seen = 0;
+        let count = entries.len() - AHEAD;
+        for (at, (&entry, &ahead)) in entries[..count].iter().zip(&entries[AHEAD..]).enumerate() {
+            seen ^= self.frame_of[(ahead & !WRITE) as usize];
+            let page = entry & !WRITE;
+            let frame = self.frame_of[page as usize];
+            if frame == NONE {
+                self.bits.now = first + at as u64 + 1;
+                let flags = self.loaded | if WRITES { dirty(entry) } else { 0 };
+                self.load::<WRITES>(page, flags);
+            } else {
+                if P::READS_BITS {
+                    let flags = ACCESSED | if WRITES { dirty(entry) } else { 0 };
+                    self.bits.flags[frame as usize] |= flags;
+                } else if WRITES {
+                    self.bits.flags[frame as usize] |= dirty(entry);
+                }
+                touch(&mut self.policy, Frame(frame));
+            }
+        }
+        black_box(seen);
+    }
+
+    /// One reference; its frame, and whether it was a fault.
+    fn reference<const WRITES: bool>(&mut self, page: u32, write: bool) -> (Frame, bool) {
+        let frame = self.frame_of[page as usize];
+        let dirty = if write { DIRTY } else { 0 };
+        if frame == NONE {
+            return (self.load::<WRITES>(page, self.loaded | dirty), true);
+        }
+        self.bits.flags[frame as usize] |= ACCESSED | dirty;
+        (Frame(frame), false)
+    }
+
+    #[inline]
+    fn load<const WRITES: bool>(&mut self, page: u32, flags: u8) -> Frame {
+        self.faults += 1;
+        let id = PageId(page.into());
+        let frame = if self.untouched as usize == self.page_of.len() && self.free.is_empty() {
+            let frame = self.policy.replace(id, &mut self.bits).expect("memory is full");
+            let old = self.page_of[frame.index()];
+            self.frame_of[old as usize] = NONE;
+            if WRITES {
+                self.writebacks += u64::from(self.bits.flags[frame.index()] & DIRTY != 0);
+            }
+            frame
+        } else {
+            self.fill(id)
+        };
+        self.page_of[frame.index()] = page;
+        self.frame_of[page as usize] = frame.0;
+        if P::READS_BITS || WRITES {
+            self.bits.flags[frame.index()] = flags;
+        }
+        frame
+    }
+
+    /// Puts a page into a free frame.
+    #[cold]
+    fn fill(&mut self, id: PageId) -> Frame {
+        let frame = self.free.pop().unwrap_or_else(|| {
+            self.untouched += 1;
+            self.untouched - 1
+        });
+        self.policy.insert(Frame(frame), id);
+        self.in_use(1, self.bits.now - 1);
+        Frame(frame)
+    }
+
+    /// The page is gone for good; so is its frame's dirt.
+    fn free_page(&mut self, page: u32) {
+        let frame = std::mem::replace(&mut self.frame_of[page as usize], NONE);
+        if frame != NONE {
+            self.policy.remove(Frame(frame));
+            self.free.push(frame);
+            self.in_use(-1, self.bits.now);
+        }
+    }
+
+    /// Takes the page out of a frame that the policy gave up.
+    fn vacate(&mut self, frame: Frame) {
+        let page = self.page_of[frame.index()];
+        self.frame_of[page as usize] = NONE;
+        self.writebacks += u64::from(self.bits.flags[frame.index()] & DIRTY != 0);
+        self.free.push(frame.0);
+        self.in_use(-1, self.bits.now);
+    }
+
+    /// After so many references, to the end unless something else is said, one frame more or less is
+    /// in use.
+    fn in_use(&mut self, more: i128, since: u64) {
+        self.frame_time += more * i128::from(self.total - since);
+    }
+
+    fn done(self, string: &RefString) -> Run {
+        Run {
+            counts: Counts {
+                faults: self.faults,
+                cold: string.pages().into(),
+                writebacks: self.writebacks + self.bits.laundered,
+            },
+            mean_frames: self.frame_time as f64 / (string.len().max(1)) as f64,
+        }
+    }
+}
+
+/// The dirty flag of an entry, without a branch.
+#[inline(always)]
+const fn dirty(entry: u32) -> u8 {
+    ((entry & WRITE) >> 30) as u8
+}
+
+const _: () = assert!(dirty(WRITE) == DIRTY && dirty(0) == 0);
