@@ -22,7 +22,7 @@ use crate::machine::{Access, At, Machine};
 use crate::objects::Store;
 use crate::objects::complete;
 use crate::objects::file::{FILE_PAGES_MAX, FileError, Medium, Warmth};
-use crate::objects::groups::{GroupId, Groups};
+use crate::objects::groups::Groups;
 use crate::objects::io::{IoOutcome, Request, RequestId, Requests};
 use crate::objects::page_cache::{self, Find};
 use crate::objects::readahead::Asked;
@@ -350,21 +350,9 @@ impl Vm {
         reclaim::reclaim(&self.store, at, machine, count)
     }
 
-    /// Lets a space map for a group from now on, where there are groups.
-    ///
-    /// # Panics
-    /// If there are, but not this one.
-    pub fn set_group(&self, space: &AddressSpace, group: GroupId) {
-        if let Some(groups) = &self.store.groups {
-            groups.set_space(space.id(), group);
-        }
-    }
-
-    /// Sets how many frames a group may hold before it must evict its own.
-    pub fn set_allotment(&self, group: GroupId, frames: usize) {
-        if let Some(groups) = &self.store.groups {
-            groups.set_allotment(group, frames);
-        }
+    /// The groups of frames, where replacement is local.
+    pub fn groups(&self) -> Option<&Groups> {
+        self.store.groups.as_ref()
     }
 
     /// Measures the working set of a space: pages used since this was last asked.

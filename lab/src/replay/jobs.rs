@@ -4,7 +4,7 @@ use vellum_trace::TraceError;
 use vellum_trace::event::{Call, Event, ProcessId};
 
 use super::schedule::Idle;
-use super::source::{Feeds, Reading, Source};
+use super::source::{Feeds, Reading, Source, Stage};
 use super::tasks::State;
 use super::{PS, Replay};
 
@@ -70,7 +70,7 @@ impl Replay<'_> {
         now_ps: u64,
     ) -> Result<(), TraceError> {
         let slot = &mut self.sources[job];
-        slot.begun = true;
+        slot.stage = Stage::Begun;
         slot.begun_ps = now_ps;
         self.became_active(job, now_ps);
         if !self.adopt(job, feeds, now_ps)? {
@@ -107,7 +107,7 @@ impl Replay<'_> {
     pub(super) fn adopt_any(&mut self, feeds: &mut Feeds<'_>) -> Result<bool, TraceError> {
         for job in 0..self.sources.len() {
             let slot = &self.sources[job];
-            if slot.begun && !slot.over && self.adopt(job, feeds, self.cpus[0].now_ps)? {
+            if slot.stage == Stage::Begun && self.adopt(job, feeds, self.cpus[0].now_ps)? {
                 return Ok(true);
             }
         }
@@ -124,7 +124,7 @@ impl Replay<'_> {
             let slot = &self.sources[job];
             let lives = |state| matches!(state, State::Ready | State::Waiting(_));
             let goes_on = slot.threads.iter().any(|&id| lives(self.threads[id as usize].state));
-            if slot.over || !slot.begun || goes_on {
+            if slot.stage != Stage::Begun || goes_on {
                 continue;
             }
             let now_ps = self.latest_ps;
@@ -153,10 +153,9 @@ impl Replay<'_> {
         self.pump(cpu);
         let slot = &mut self.sources[job];
         slot.runs += u64::from(!slot.killed);
-        slot.begun = false;
         // A run without time would be repeated for ever at the same moment.
         let repeats = slot.repeats && !slot.killed && now_ps > slot.begun_ps;
-        slot.over = !repeats;
+        slot.stage = if repeats { Stage::ToCome } else { Stage::Over };
         if repeats {
             feeds[job].rewind()?;
             slot.events_before += slot.read.events;

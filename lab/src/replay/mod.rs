@@ -13,6 +13,7 @@
 mod calls;
 pub mod control;
 mod jobs;
+mod look;
 pub mod measured;
 mod memory;
 mod schedule;

@@ -154,6 +154,18 @@ impl Numbering for Naming<'_> {
     }
 }
 
+/// How far a job has come.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum Stage {
+    /// It will begin, or begin again.
+    #[default]
+    ToCome,
+    /// Its first event has been reached.
+    Begun,
+    /// It will do nothing more.
+    Over,
+}
+
 /// A job on the machine.
 #[derive(Default)]
 pub(super) struct Source {
@@ -163,10 +175,7 @@ pub(super) struct Source {
     pub(super) queued: usize,
     /// Its threads of this run, dead ones included.
     pub(super) threads: Vec<ThreadId>,
-    /// Whether its first event has been reached.
-    pub(super) begun: bool,
-    /// Whether it will do nothing more.
-    pub(super) over: bool,
+    pub(super) stage: Stage,
     /// Whether it begins again when it ends.
     pub(super) repeats: bool,
     /// Whether a process of it was killed because memory ran out.

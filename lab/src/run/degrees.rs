@@ -8,7 +8,8 @@ use serde::Serialize;
 use thiserror::Error;
 use vellum_mm::reclaim::load_control::Rule;
 
-use super::report::{ControlReport, Percent, Short};
+use super::report::ControlReport;
+use super::text::{Percent, Short};
 use super::{Plan, RunReport};
 use crate::experiment::{LabError, Memory};
 use crate::plot::{Line, Plot};

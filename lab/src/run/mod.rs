@@ -16,14 +16,13 @@
 
 pub mod degrees;
 pub mod plan;
+mod raw;
 pub mod report;
-
-use std::fs::File;
-use std::io::BufReader;
+mod text;
 
 use vellum_mm::addr::PAGE_BYTES;
 use vellum_mm::objects::file::Warmth;
-use vellum_trace::generate::{Spec, Stream};
+use vellum_trace::generate::Spec;
 use vellum_trace::{Reader, TraceError};
 
 pub use self::degrees::{Degrees, Remedy};
@@ -35,29 +34,19 @@ use crate::replay::control::{JobSettings, Scope};
 use crate::replay::source::Feed;
 use crate::report::MachineReport;
 
-/// The events of a job.
-enum Events {
-    Trace(Reader<BufReader<File>>),
-    Pattern(Stream),
-}
-
-impl Events {
-    fn as_feed(&mut self) -> &mut dyn Feed {
-        match self {
-            Events::Trace(reader) => reader,
-            Events::Pattern(stream) => stream,
-        }
-    }
+/// The events of a copy of a program.
+struct Opened {
+    events: Box<dyn Feed>,
+    /// Distinct pages that they touch.
+    pages: u64,
+    warnings: Vec<String>,
 }
 
 /// A copy of a program, ready to run.
 struct Prepared {
     name: String,
     settings: JobSettings,
-    events: Events,
-    /// Distinct pages that it touches.
-    pages: u64,
-    warnings: Vec<String>,
+    opened: Opened,
 }
 
 impl Plan {
@@ -65,9 +54,12 @@ impl Plan {
     ///
     /// # Errors
     /// If a trace cannot be read, or the machine cannot be made.
+    ///
+    /// # Panics
+    /// Never: jobs that have run have been measured.
     pub fn run(&self, progress: impl FnMut(u64)) -> Result<RunReport, LabError> {
         let mut jobs = self.prepare()?;
-        let footprint = jobs.iter().map(|job| job.pages * PAGE_BYTES).sum();
+        let footprint = jobs.iter().map(|job| job.opened.pages * PAGE_BYTES).sum();
         let frames = self.experiment.frames(footprint, None)?;
         let local = self.controls.scope != Scope::Global;
         let groups = if local { jobs.len() as u16 } else { 0 };
@@ -77,7 +69,7 @@ impl Plan {
         let mut replay = Replay::new(&experiment, &vm, &sim);
         {
             let mut feeds: Vec<&mut dyn Feed> =
-                jobs.iter_mut().map(|job| job.events.as_feed()).collect();
+                jobs.iter_mut().map(|job| &mut *job.opened.events as &mut dyn Feed).collect();
             replay.run_jobs(&self.controls, &settings, &mut feeds, progress)?;
         }
         let measured = replay.measured().expect("the jobs have run");
@@ -85,8 +77,7 @@ impl Plan {
         let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
         let mut warnings: Vec<String> = Vec::new();
         for job in &jobs {
-            let (Events::Trace(_), more) = (&job.events, &job.warnings) else { continue };
-            for warning in more {
+            for warning in &job.opened.warnings {
                 // Copies of a program have the same to say.
                 if !warnings.contains(warning) {
                     warnings.push(warning.clone());
@@ -106,13 +97,13 @@ impl Plan {
                     1 => program.name.clone(),
                     _ => format!("{}#{}", program.name, copy + 1),
                 };
-                let (events, pages, warnings) = program.work.begin(copy)?;
+                let opened = program.work.open(copy)?;
                 let settings = JobSettings {
                     start_ns: program.start_ns + u64::from(copy) * program.stagger_ns,
                     repeats: program.repeats,
-                    expected_pages: program.working_set.unwrap_or(pages),
+                    expected_pages: program.working_set.unwrap_or(opened.pages),
                 };
-                all.push(Prepared { name, settings, events, pages, warnings });
+                all.push(Prepared { name, settings, opened });
             }
         }
         Ok(all)
@@ -123,7 +114,7 @@ impl Plan {
         let Some(program) = self.programs.first() else { return Ok(0) };
         let pages = match program.working_set {
             Some(pages) => pages,
-            None => program.work.begin(0)?.1,
+            None => program.work.open(0)?.pages,
         };
         Ok(pages * PAGE_BYTES)
     }
@@ -143,20 +134,20 @@ impl Plan {
 }
 
 impl Work {
-    /// The events of a copy, the pages that they touch, and what is to be said of them.
-    fn begin(&self, copy: u32) -> Result<(Events, u64, Vec<String>), TraceError> {
+    /// The events of a copy.
+    fn open(&self, copy: u32) -> Result<Opened, TraceError> {
         match self {
             Work::Trace(path) => {
                 let mut reader = Reader::open(path)?;
                 reader.make_lenient();
                 let pages = reader.summary().map_or(0, |summary| summary.pages);
                 let warnings = reader.warnings().to_vec();
-                Ok((Events::Trace(reader), pages, warnings))
+                Ok(Opened { events: Box::new(reader), pages, warnings })
             }
             Work::Pattern(spec, instructions) => {
                 let seed = spec.seed.wrapping_add(u64::from(copy));
                 let stream = Spec { seed, ..*spec }.stream()?.with_instructions(*instructions);
-                Ok((Events::Pattern(stream), spec.pages, Vec::new()))
+                Ok(Opened { events: Box::new(stream), pages: spec.pages, warnings: Vec::new() })
             }
         }
     }

@@ -25,17 +25,19 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
-use vellum_machine::disk::DiskKind;
 use vellum_machine::profile::Profile;
 use vellum_mm::addr::PAGE_BYTES;
 use vellum_mm::objects::file::Warmth;
 use vellum_mm::reclaim::load_control::{Rule, Settings};
 use vellum_trace::generate::{Pattern, Spec};
 
-use crate::experiment::{Experiment, Memory, SwapChoice};
+use super::raw::{
+    Admission, Allotment, Load, PageCache, PatternName, RawControl, RawMachine, RawPlan,
+    RawProcess, RawScope, Time,
+};
+use crate::experiment::{Experiment, Memory};
 use crate::replay::control::{Controls, Scope};
 use crate::size::Size;
 
@@ -101,209 +103,6 @@ pub enum Work {
     Trace(PathBuf),
     /// References after a pattern, each with so many instructions. Every copy has chance of its own.
     Pattern(Spec, u32),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPlan {
-    duration: Option<Time>,
-    machine: RawMachine,
-    #[serde(default)]
-    control: RawControl,
-    process: Vec<Spanned<RawProcess>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawMachine {
-    memory: Bytes,
-    cpus: Option<Spanned<u32>>,
-    policy: Option<Spanned<String>>,
-    swap: Option<Swap>,
-    disk: Option<FileDisk>,
-    page_cluster: Option<Spanned<u8>>,
-    page_cache: Option<PageCache>,
-    #[serde(default)]
-    seed: u64,
-    profile: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum PageCache {
-    Warm,
-    Cold,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct RawControl {
-    #[serde(default)]
-    load: Load,
-    #[serde(default)]
-    admission: Admission,
-    #[serde(default)]
-    scope: RawScope,
-    #[serde(default)]
-    allotment: Allotment,
-    window: Option<Time>,
-    period: Option<Spanned<Time>>,
-    residence: Option<Time>,
-    settle: Option<Time>,
-    headroom: Option<Spanned<u64>>,
-    faults_upper: Option<u64>,
-    faults_lower: Option<u64>,
-    utilisation: Option<Spanned<u64>>,
-    sustain: Option<Time>,
-}
-
-#[derive(Deserialize, Default, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum Load {
-    #[default]
-    None,
-    WorkingSet,
-    Pff,
-}
-
-#[derive(Deserialize, Default, Clone, Copy, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum Admission {
-    #[default]
-    None,
-    WorkingSet,
-}
-
-#[derive(Deserialize, Default, Clone, Copy, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum RawScope {
-    #[default]
-    Global,
-    Local,
-}
-
-#[derive(Deserialize, Default, Clone, Copy, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum Allotment {
-    #[default]
-    Equal,
-    WorkingSet,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawProcess {
-    name: Option<String>,
-    trace: Option<PathBuf>,
-    pattern: Option<PatternName>,
-    pages: Option<u64>,
-    size: Option<Bytes>,
-    references: Option<u64>,
-    write_share: Option<f64>,
-    exponent: Option<f64>,
-    scattered: Option<bool>,
-    window: Option<u64>,
-    phase_references: Option<u64>,
-    hot: Option<u64>,
-    hot_share: Option<f64>,
-    seed: Option<u64>,
-    compute: Option<Time>,
-    #[serde(default)]
-    start: Time,
-    #[serde(default)]
-    stagger: Time,
-    #[serde(default = "one")]
-    copies: u32,
-    #[serde(default)]
-    repeat: bool,
-    working_set: Option<Bytes>,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum PatternName {
-    Sequential,
-    Zigzag,
-    Uniform,
-    Zipf,
-    Phases,
-    HotScan,
-}
-
-const fn one() -> u32 {
-    1
-}
-
-/// A length of time: `10s`, `50ms`, `20us`, `100ns`.
-#[derive(Deserialize, Clone, Copy, Default)]
-#[serde(try_from = "String")]
-struct Time(u64);
-
-impl TryFrom<String> for Time {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Time, String> {
-        let refuse = || format!("`{text}` is not a time; write 10s, 50ms, 20us or 100ns");
-        let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let number: f64 = number.parse().map_err(|_| refuse())?;
-        let factor = match unit.trim() {
-            "s" => 1e9,
-            "ms" => 1e6,
-            "us" | "µs" => 1e3,
-            "ns" => 1.0,
-            _ => return Err(refuse()),
-        };
-        let ns = number * factor;
-        // Virtual time counts picoseconds in 64 bits: about half a year.
-        if !ns.is_finite() || ns > 1e16 {
-            return Err(refuse());
-        }
-        #[allow(clippy::cast_sign_loss)] // digits only: it has no sign
-        Ok(Time(ns.round() as u64))
-    }
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(try_from = "String")]
-struct Bytes(u64);
-
-impl TryFrom<String> for Bytes {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Bytes, String> {
-        match text.parse().map_err(|error| format!("{error}"))? {
-            Size::Bytes(bytes) => Ok(Bytes(bytes)),
-            Size::Percent(_) => Err(format!("`{text}`: say how much, there is no footprint here")),
-        }
-    }
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(try_from = "String")]
-struct Swap(SwapChoice);
-
-impl TryFrom<String> for Swap {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Swap, String> {
-        Ok(Swap(text.parse()?))
-    }
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(try_from = "String")]
-struct FileDisk(DiskKind);
-
-impl TryFrom<String> for FileDisk {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<FileDisk, String> {
-        match text.parse().map_err(|error| format!("{error}"))? {
-            DiskKind::Zram => Err("files are on nvme, ssd or hdd; zram is for swap".to_owned()),
-            kind => Ok(FileDisk(kind)),
-        }
-    }
 }
 
 /// What is wrong, and where in the text.

@@ -158,8 +158,9 @@ mod tests {
         let bench = bench(2);
         let (mut small, mut large) = (bench.space(), bench.space());
         for (space, group) in [(&small, GroupId(1)), (&large, GroupId(2))] {
-            bench.vm.set_group(space, group);
-            bench.vm.set_allotment(group, 50);
+            let groups = bench.vm.groups().unwrap();
+            groups.set_space(space.id(), group);
+            groups.set_allotment(group, 50);
         }
         let mine = bench.map(&mut small, Page(0x1000), 20);
         let pages = bench.map(&mut large, Page(0x9000), 120);
@@ -188,26 +189,18 @@ mod tests {
         let bench = bench(3);
         let mut spaces = [bench.space(), bench.space(), bench.space()];
         for (index, space) in spaces.iter_mut().enumerate() {
-            bench.vm.set_group(space, GroupId(index as u16 + 1));
+            let groups = bench.vm.groups().unwrap();
+            groups.set_space(space.id(), GroupId(index as u16 + 1));
             for page in bench.map(space, Page(0x1000), 40).iter() {
                 bench.touch(space, page, Access::Write).unwrap();
             }
         }
-        bench.vm.set_allotment(GroupId(1), 39);
-        bench.vm.set_allotment(GroupId(2), 30);
+        bench.vm.groups().unwrap().set_allotment(GroupId(1), 39);
+        bench.vm.groups().unwrap().set_allotment(GroupId(2), 30);
         bench.vm.reclaim(AT, &bench.ram, 9);
         let resident = |index: usize| spaces[index].resident(bench.vm.store()).pages();
         assert_eq!([resident(0), resident(1), resident(2)], [40, 31, 40]);
         bench.vm.reclaim(AT, &bench.ram, 2);
         assert_eq!([resident(0), resident(1), resident(2)], [39, 30, 40]);
-    }
-
-    #[test]
-    fn without_groups_nobody_owns_anything() {
-        let bench = bench(0);
-        let space = bench.space();
-        bench.vm.set_group(&space, GroupId(7));
-        bench.vm.set_allotment(GroupId(7), 1);
-        assert!(bench.vm.store().groups.is_none());
     }
 }

@@ -178,9 +178,8 @@ impl LoadControl {
     /// which has invested least.
     fn overload(&self, room: &Room, jobs: &[Job]) -> Option<usize> {
         match self.settings.rule {
-            Rule::None => None,
             Rule::WorkingSet if demand(jobs) > room.capacity => last_active(jobs, |_| true),
-            Rule::WorkingSet => None,
+            Rule::None | Rule::WorkingSet => None,
             Rule::FaultFrequency => {
                 let settled = |since: Nanos| room.now >= since + self.settings.settle_ns;
                 if room.free > 0 || !settled(self.changed) {
