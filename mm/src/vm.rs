@@ -350,11 +350,6 @@ impl Vm {
         reclaim::reclaim(&self.store, at, machine, count)
     }
 
-    /// The groups of frames, where replacement is local.
-    pub fn groups(&self) -> Option<&Groups> {
-        self.store.groups.as_ref()
-    }
-
     /// Measures the working set of a space: pages used since this was last asked.
     pub fn take_used<M: Machine>(&self, machine: &M, space: &AddressSpace) -> Used {
         reclaim::take_used(&self.store, machine, space)

@@ -175,7 +175,9 @@ impl Replay<'_> {
     /// Gives every job its part of memory, where replacement is local.
     pub(super) fn allot(&mut self) {
         let capacity = self.capacity();
-        let (Some(control), Some(groups)) = (&self.control, self.vm.groups()) else { return };
+        let (Some(control), Some(groups)) = (&self.control, self.vm.store().groups.as_ref()) else {
+            return;
+        };
         let by_need = match control.controls.scope {
             Scope::Global => return,
             Scope::LocalEqual => false,
@@ -196,7 +198,7 @@ impl Replay<'_> {
     /// Lets what a space maps belong to its job, where replacement is local.
     pub(super) fn group_space(&self, index: usize) {
         let slot = &self.spaces[index];
-        if let Some(groups) = self.vm.groups() {
+        if let Some(groups) = self.vm.store().groups.as_ref() {
             groups.set_space(slot.id, GroupId(slot.source as u16 + 1));
         }
     }

@@ -158,7 +158,7 @@ mod tests {
         let bench = bench(2);
         let (mut small, mut large) = (bench.space(), bench.space());
         for (space, group) in [(&small, GroupId(1)), (&large, GroupId(2))] {
-            let groups = bench.vm.groups().unwrap();
+            let groups = bench.vm.store().groups.as_ref().unwrap();
             groups.set_space(space.id(), group);
             groups.set_allotment(group, 50);
         }
@@ -189,14 +189,14 @@ mod tests {
         let bench = bench(3);
         let mut spaces = [bench.space(), bench.space(), bench.space()];
         for (index, space) in spaces.iter_mut().enumerate() {
-            let groups = bench.vm.groups().unwrap();
+            let groups = bench.vm.store().groups.as_ref().unwrap();
             groups.set_space(space.id(), GroupId(index as u16 + 1));
             for page in bench.map(space, Page(0x1000), 40).iter() {
                 bench.touch(space, page, Access::Write).unwrap();
             }
         }
-        bench.vm.groups().unwrap().set_allotment(GroupId(1), 39);
-        bench.vm.groups().unwrap().set_allotment(GroupId(2), 30);
+        bench.vm.store().groups.as_ref().unwrap().set_allotment(GroupId(1), 39);
+        bench.vm.store().groups.as_ref().unwrap().set_allotment(GroupId(2), 30);
         bench.vm.reclaim(AT, &bench.ram, 9);
         let resident = |index: usize| spaces[index].resident(bench.vm.store()).pages();
         assert_eq!([resident(0), resident(1), resident(2)], [40, 31, 40]);
