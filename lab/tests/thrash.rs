@@ -58,7 +58,7 @@ fn run(plan: &Plan) -> RunReport {
 fn work_falls_off_a_cliff_where_working_sets_pass_memory_and_load_control_prevents_it() {
     // It takes some tenths of a second to fall.
     let long = plan(&SMALL.replace("2500ms", "5s"));
-    let list = [1, 2, 3, 4, 5, 8, 12];
+    let list = [2, 3, 4, 5, 8];
     let result = sweep(&long, &list, &[Remedy::None, Remedy::WorkingSet]);
     let peak = result.peak("none");
     let work = |control: &str, degree: u32| {
@@ -67,7 +67,7 @@ fn work_falls_off_a_cliff_where_working_sets_pass_memory_and_load_control_preven
     };
     // Four sets of 2 MiB are 8 MiB, of which the kernel keeps some: the cliff is at 4, give or take 1.
     assert!(work("none", 2) > 0.95 && work("none", 3) > 0.95);
-    for degree in [5, 8, 12] {
+    for degree in [5, 8] {
         assert!(work("none", degree) < 0.2, "{degree}: {}", work("none", degree));
         let controlled = work("working-set", degree);
         assert!(controlled > 0.8, "{degree} under control: {controlled}");
@@ -95,6 +95,7 @@ fn every_remedy_does_more_work_than_none_or_says_why_not() {
     assert!((0.3..1.5).contains(&(work("local") / work("none"))), "{result}");
     let slowest = |control: &str| result.of(control).next().map(|p| p.slowest_per_second);
     assert_eq!(slowest("admission"), Some(0.0), "who is not let in waits");
+    assert!(result.of("admission").all(|point| point.major_per_second < 1.0), "{result}");
 }
 
 #[test]

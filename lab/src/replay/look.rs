@@ -61,6 +61,7 @@ impl Replay<'_> {
             total[slot.source].1 += resident.pages() + resident.swapped;
         }
         let window_ps = control.controls.window_ns * PS;
+        let admission = control.controls.load.admission;
         let by_faults = control.controls.load.rule == Rule::FaultFrequency;
         for (index, job) in control.jobs.iter_mut().enumerate() {
             let (resident, all) = total[index];
@@ -84,8 +85,9 @@ impl Replay<'_> {
                 job.needs = self.take_used(cpu, index).min(all);
                 job.measured = true;
             } else if !job.measured {
-                // In its first window it has used all that it has.
-                job.needs = all;
+                // In its first window it has used all that it has; who was let in for what it is
+                // expected to need keeps that.
+                job.needs = if admission { all.max(job.expected) } else { all };
             }
         }
         debug_assert_eq!(at.cpu as usize, cpu);
