@@ -19,6 +19,7 @@ pub mod experiment;
 pub mod plot;
 pub mod replay;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod size;
 pub mod sizes;

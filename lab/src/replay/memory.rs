@@ -7,6 +7,7 @@ use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES, Page};
 use vellum_mm::event::Target;
 use vellum_mm::fault::{Attempt, Cause, Outcome, Resolved};
 use vellum_mm::machine::{Access as Wanted, SpaceId};
+use vellum_mm::objects::file::Warmth;
 use vellum_mm::objects::io::{Direction, RequestId};
 use vellum_mm::reclaim::{Background, Room};
 use vellum_mm::vm::FileOutcome;
@@ -185,7 +186,9 @@ impl Replay<'_> {
             }
             Work::Flush(request) => {
                 if self.is_under_way(request) {
-                    (self.wait_for(thread, cpu, request, false), Work::None)
+                    let step = self.wait_for(thread, cpu, request, false);
+                    self.note_sync(thread, self.cpus[cpu].now_ps);
+                    (step, Work::None)
                 } else {
                     (Step::Done, Work::None)
                 }
@@ -322,6 +325,10 @@ impl Replay<'_> {
             let bytes = request.bytes();
             let service = disk.submit(now_ns, DiskRequest { direction, position, bytes });
             self.spend_kernel(cpu, service.cpu_ns * PS);
+            if let Some(control) = &mut self.control {
+                let warm = self.warmth == Warmth::Warm;
+                control.submitted(&request, service, now_ns, warm);
+            }
             let slot = request.id.0 as usize;
             if self.waiters.len() <= slot {
                 self.waiters.resize_with(slot + 1, Vec::new);
@@ -351,7 +358,9 @@ impl Replay<'_> {
         }
         if self.is_under_way(request) {
             self.waiters[request.0 as usize].push(thread);
-            self.threads[thread as usize].state = State::Waiting(self.cpus[cpu].now_ps);
+            let now_ps = self.cpus[cpu].now_ps;
+            self.threads[thread as usize].state = State::Waiting(now_ps);
+            self.note_wait(thread, now_ps, request);
         }
         Step::Blocked
     }
@@ -410,6 +419,8 @@ impl Replay<'_> {
             resident_bytes: candidate.resident * PAGE_BYTES,
             swap_bytes: candidate.swapped * PAGE_BYTES,
         });
+        let job = self.processes[id as usize].source;
+        self.sources[job].killed = true;
         self.end_process(cpu, id, "out of memory".to_owned());
         Step::Blocked
     }

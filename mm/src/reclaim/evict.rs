@@ -19,6 +19,7 @@ use crate::machine::{At, Machine, Operation};
 use crate::objects::complete::swapped_page;
 use crate::objects::detach::unmap_everywhere;
 use crate::objects::file::{Medium, owner_of};
+use crate::objects::groups::GroupId;
 use crate::objects::index::Cached;
 use crate::objects::io::Direction;
 use crate::objects::store::identity;
@@ -41,16 +42,17 @@ pub enum Evicted {
     NoVictim,
 }
 
-/// Evicts the page that the policy chooses, unless it is `keep`.
+/// Evicts the page that the policy of `group` chooses, unless it is `keep`.
 pub(super) fn evict_one<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
     keep: Option<Frame>,
+    group: GroupId,
 ) -> Evicted {
     store.counters(at).scanned.add(1);
     let mut victim = {
-        let mut order = store.order.lock();
+        let mut order = store.order_for(group).lock();
         let policy = order.as_policy_mut();
         let mut look = Look { table: &store.frames.table, machine, now: at.now };
         let Some(frame) = policy.evict(&mut look) else { return Evicted::NoVictim };
@@ -263,6 +265,7 @@ impl<M: Machine> Witness for Look<'_, M> {
             let entry = x86::load(word);
             if entry.has(ACCESSED) && !entry.has(NO_RECENCY) {
                 x86::change(word, ACCESSED, 0);
+                locked.set(Flags::SEEN);
                 accessed = true;
             }
         }
