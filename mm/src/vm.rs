@@ -471,6 +471,17 @@ impl Vm {
         matches!(&*self.store.order.lock(), Replacement::Observed(_))
     }
 
+    /// Whether the policy wants [`beat`](Self::beat)s.
+    pub fn has_beats(&self) -> bool {
+        self.store.order.lock().as_policy().period() > 0
+    }
+
+    /// A beat of the timer: policies such as NRU and aging look at the accessed bits of all frames. How
+    /// often is the world's choice; teaching texts take 20 ms, and each costs a look at every frame.
+    pub fn beat<M: Machine>(&self, at: At, machine: &M) {
+        reclaim::beat(&self.store, at, machine);
+    }
+
     /// Counts what every frame is used for.
     pub fn census(&self) -> Census {
         let mut census =

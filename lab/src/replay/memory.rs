@@ -19,6 +19,8 @@ use crate::report::OomKill;
 
 /// How often dirty files are looked at (`vm.dirty_writeback_centisecs`): 5 s.
 pub(super) const FLUSH_PERIOD_PS: u64 = 5_000_000_000 * PS;
+/// How often policies that want it look at all accessed bits: 20 ms, a clock interrupt of old.
+pub(super) const BEAT_PERIOD_PS: u64 = 20_000_000 * PS;
 /// How long a file may stay dirty (`vm.dirty_expire_centisecs`): 30 s.
 const DIRTY_EXPIRE_PS: u64 = 30_000_000_000 * PS;
 
@@ -450,6 +452,12 @@ impl Replay<'_> {
         let zone = self.vm.store().frames.zone();
         let used = (zone.frames_total() - zone.free_frames()) as u64;
         self.stats.peak_used = self.stats.peak_used.max(used.saturating_sub(self.tables));
+    }
+
+    /// Lets the policy look at all accessed bits.
+    pub(super) fn beat(&mut self, cpu: usize) {
+        self.next_beat_ps = self.cpus[cpu].now_ps + BEAT_PERIOD_PS;
+        self.vm.beat(self.at(cpu), self.sim);
     }
 
     /// Writes files that have been dirty for long, as Linux's flusher threads do.

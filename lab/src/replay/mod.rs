@@ -92,6 +92,7 @@ pub struct Replay<'a> {
     under_way: Vec<bool>,
     pause: Pause,
     next_flush_ps: u64,
+    next_beat_ps: u64,
 
     tables: u64,
     stats: Stats,
@@ -143,6 +144,7 @@ impl<'a> Replay<'a> {
             under_way: Vec::new(),
             pause: Pause::default(),
             next_flush_ps: memory::FLUSH_PERIOD_PS,
+            next_beat_ps: if vm.has_beats() { memory::BEAT_PERIOD_PS } else { u64::MAX },
             tables: 0,
             stats: Stats::default(),
             kills: Vec::new(),

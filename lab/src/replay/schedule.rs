@@ -74,9 +74,7 @@ impl Replay<'_> {
             let cpu = self.slowest_cpu();
             self.deliver(cpu);
             self.renew_jobs(feeds)?;
-            if self.control.is_some() {
-                self.earliest_first(cpu);
-            }
+            self.earliest_first(cpu);
             let Some(&thread) = self.ready.front() else {
                 match self.idle_on(cpu, feeds)? {
                     Idle::Went => continue,
@@ -95,7 +93,7 @@ impl Replay<'_> {
             }
             let cpu = self.cpu_for(thread, cpu);
             let start_ps = self.cpus[cpu].now_ps.max(self.threads[thread as usize].ready_ps);
-            if self.control.is_some() && self.disk_comes_first(cpu, start_ps) {
+            if self.disk_comes_first(cpu, start_ps) {
                 continue;
             }
             if self.timer_ps().is_some_and(|timer_ps| timer_ps <= start_ps) {
@@ -190,6 +188,9 @@ impl Replay<'_> {
         }
         if now_ps >= self.next_flush_ps {
             self.flush_old_files(cpu);
+        }
+        if now_ps >= self.next_beat_ps {
+            self.beat(cpu);
         }
     }
 

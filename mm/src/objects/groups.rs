@@ -66,6 +66,11 @@ impl Groups {
         self.group(id).map(|group| &group.order)
     }
 
+    /// The orders of eviction of all groups.
+    pub(crate) fn orders(&self) -> impl Iterator<Item = &Mutex<Replacement>> {
+        self.groups.iter().map(|group| &group.order)
+    }
+
     /// Whose a frame is.
     #[inline]
     pub fn owner(&self, frame: Frame) -> GroupId {

@@ -19,7 +19,7 @@ use crate::machine::{At, Machine, Operation};
 use crate::objects::complete::swapped_page;
 use crate::objects::detach::unmap_everywhere;
 use crate::objects::file::{Medium, owner_of};
-use crate::objects::groups::GroupId;
+use crate::objects::groups::{GroupId, Groups};
 use crate::objects::index::Cached;
 use crate::objects::io::Direction;
 use crate::objects::store::identity;
@@ -68,6 +68,15 @@ pub(super) fn evict_one<M: Machine>(
         return stuck(store, machine, victim);
     }
     evict(store, at, machine, victim)
+}
+
+/// A beat of the timer, for policies that look at the accessed bits from time to time.
+pub(crate) fn beat<M: Machine>(store: &Store, at: At, machine: &M) {
+    let groups = store.groups.iter().flat_map(Groups::orders);
+    for order in core::iter::once(&store.order).chain(groups) {
+        let mut look = Look { table: &store.frames.table, machine, now: at.now };
+        order.lock().as_policy_mut().tick(&mut look);
+    }
 }
 
 /// Evicts the page in `frame` if it is evictable, without asking the policy.

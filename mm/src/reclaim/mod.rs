@@ -20,5 +20,6 @@ pub mod working_set;
 
 pub use background::{Background, background};
 pub use direct::{Room, keep_allotment, make_room, make_room_beside, reclaim};
+pub(crate) use evict::beat;
 pub use evict::page_out;
 pub use working_set::take_used;
