@@ -522,9 +522,9 @@ mod tests {
         let bench = Bench::new(64, 0);
         let file = bench.file(2, Medium::Disk);
         let write = |index, to| bench.vm.write_page(AT, &bench.ram, file, index, 0, to);
-        assert_eq!(write(0, PAGE_BYTES), Done);
+        assert!(matches!(write(0, PAGE_BYTES), Done(_)));
         assert!(matches!(write(1, 100), Wait(_)), "the rest of the page is on disk");
-        assert_eq!(write(2, 100), Done, "there is nothing beyond the end");
+        assert!(matches!(write(2, 100), Done(_)), "there is nothing beyond the end");
         assert_eq!(bench.vm.store().files.get(file).lock().bytes, 2 * PAGE_BYTES + 100);
     }
 
