@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::board::{Board, Member};
 use super::{About, Foresee, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 
@@ -126,6 +127,19 @@ impl Policy for Opt {
         let victim = Frame(self.first.0 + self.heap.first()?);
         self.remove(victim);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        // In order of the frames' numbers: a heap has no other order, and this is no place to sort.
+        let frames = (0..self.places.len()).filter(|&index| self.places[index] != NOWHERE);
+        let mut members = frames.map(|index| {
+            let member = Member::frame(Frame(self.first.0 + index as u32));
+            match self.next[index] {
+                u64::MAX => member.with_label("never"),
+                next => member.with_count(next),
+            }
+        });
+        board.list("next use", &mut members);
     }
 
     fn len(&self) -> usize {
