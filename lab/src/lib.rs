@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod experiment;
+pub mod explain;
 pub mod replay;
 pub mod report;
 pub mod scenario;

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;
