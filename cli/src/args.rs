@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use vellum_lab::curve::Sampling;
 use vellum_lab::size::Size;
+use vellum_lab::sizes::{Frames, Sizes};
 use vellum_machine::disk::DiskKind;
 use vellum_trace::import::Format as ImportFormat;
 
@@ -26,6 +28,8 @@ const EXAMPLES: &str = "Examples:
   vellum info sort.vtrace                                what is in the recording
   vellum replay sort.vtrace --memory 16M --policy clock  the same program with 16 MiB
   vellum replay sort.vtrace --memory 25% --swap zram --format json
+  vellum curve sort.vtrace --policy lru,opt,clock        faults against memory, drawn
+  vellum advise sort.vtrace --slowdown 5%                the smallest memory that is good enough
 
 Exit codes: 0 done, 1 the work could not be done, 2 wrong usage; `record` passes the program's on.";
 
@@ -37,6 +41,10 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Replay a trace on a simulated machine and report its faults
     Replay(ReplayArgs),
+    /// Plot and list faults against memory, for any policies
+    Curve(CurveArgs),
+    /// Say how much memory a program needs, and what less would cost
+    Advise(AdviseArgs),
     /// Make a trace from another tool's
     Import(ImportArgs),
     /// Make a synthetic trace
@@ -179,6 +187,99 @@ pub(crate) enum PageCache {
     Warm,
     /// Nothing: first uses read the disk
     Cold,
+}
+
+/// Flattens TRACE to the pages that it uses, in order, and runs policies over that: faults against
+/// memory. LRU is exact for all sizes in one pass, OPT is the bound that no policy passes; the others are
+/// simulated for each size.
+///
+/// First uses of pages count as faults, page tables take no memory and reclaim goes page by page: see
+/// `vellum replay` for the full system. A policy that sizes processes (ws, pff) has its parameter varied
+/// instead, and each point lies at the memory that it held on average.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct CurveArgs {
+    /// The trace
+    pub(crate) trace: PathBuf,
+    /// Policies, with settings if any: lru,opt,lru-k:k=3; see `vellum policies`
+    #[arg(short, long, value_delimiter = ',', default_value = "lru,opt,clock")]
+    pub(crate) policy: Vec<String>,
+    /// Memories: 64M,128M or 16M..1G*2 or 10%..100%+10% [default: spread over the range that matters]
+    #[arg(short, long, value_name = "SIZES")]
+    pub(crate) memory: Option<Sizes>,
+    /// Memories in frames of 4 KiB: 100,200 or 16..4096*2
+    #[arg(long, value_name = "N", conflicts_with = "memory")]
+    pub(crate) frames: Option<Frames>,
+    /// How many memories, if they are not given
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=10000))]
+    pub(crate) points: u16,
+    /// Look only at this share of the pages (SHARDS): 0.01, 1%; or at about this many: 8192p
+    #[arg(long, value_name = "RATE", value_parser = sampling)]
+    pub(crate) sample: Option<Sampling>,
+    /// What chance starts from, in samples and policies
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// How to print; text is a plot and a table
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+    /// Where to print, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Finds the smallest memory with which TRACE takes no longer than allowed, by replays of the full
+/// system that the exact curve of LRU guides; says where the knee of that curve is, how large the
+/// working set was over time, and what memory holds.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct AdviseArgs {
+    /// The trace
+    pub(crate) trace: PathBuf,
+    /// How much longer than with unlimited memory the program may take
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+    pub(crate) slowdown: f64,
+    /// What to add to the limit as a reserve
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = percent)]
+    pub(crate) headroom: f64,
+    /// Swap device and its size: none, zram, nvme, ssd, hdd, nvme:2G
+    #[arg(short, long, value_name = "KIND[:SIZE]", default_value = "nvme", value_parser = swap)]
+    pub(crate) swap: vellum_lab::SwapChoice,
+    /// Replacement policy of the machine
+    #[arg(short, long, default_value = "clock")]
+    pub(crate) policy: String,
+    /// What chance starts from
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Machine profile: a built-in name, or a TOML file as in machines/
+    #[arg(long, value_name = "NAME|FILE", default_value = "x86-64-server")]
+    pub(crate) machine: String,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+    /// Where to print, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `5%` or `0.05`, as 0.05.
+fn percent(text: &str) -> Result<f64, String> {
+    let refuse = || format!("`{text}` is no share: write 5% or 0.05");
+    let (number, factor) = match text.strip_suffix('%') {
+        Some(number) => (number, 0.01),
+        None => (text, 1.0),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| refuse())?;
+    if number.is_finite() && number >= 0.0 { Ok(number * factor) } else { Err(refuse()) }
+}
+
+/// `0.01`, `1%`, or a number of pages, `8192p`.
+fn sampling(text: &str) -> Result<Sampling, String> {
+    if let Some(pages) = text.strip_suffix('p') {
+        let pages = pages.parse().map_err(|_| format!("`{text}` is no number of pages"))?;
+        return if pages > 0 { Ok(Sampling::Pages(pages)) } else { Err("0 pages".to_owned()) };
+    }
+    match percent(text)? {
+        rate if rate > 0.0 && rate <= 1.0 => Ok(Sampling::Rate(rate)),
+        _ => Err("a rate is above 0 and at most 1".to_owned()),
+    }
 }
 
 /// Reads another tool's trace of memory references.

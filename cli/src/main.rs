@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         Command::Record(args) => commands::record::run(args),
         Command::Info(args) => commands::info::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
+        Command::Curve(args) => commands::curve::run(&args),
+        Command::Advise(args) => commands::advise::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Export(args) => commands::export::run(&args),

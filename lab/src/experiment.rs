@@ -20,6 +20,7 @@ use vellum_trace::{Reader, TraceError};
 use crate::replay::Replay;
 use crate::report::{MachineReport, Report, TraceReport};
 use crate::size::{Human, Size};
+use crate::sizes::NotSizes;
 use crate::string::Tape;
 
 /// How much memory the machine has.
@@ -117,6 +118,9 @@ pub enum LabError {
     /// The host has no room for the simulated RAM.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// A list of sizes.
+    #[error(transparent)]
+    Sizes(#[from] NotSizes),
     /// More pages than a string can have.
     #[error("the trace has more than 2^30 pages: curves are limited to that")]
     TooManyPages,

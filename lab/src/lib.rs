@@ -13,12 +13,16 @@
 //! The same trace, machine and seed give the same report, to the byte.
 #![forbid(unsafe_code)]
 
+pub mod advise;
+pub mod curve;
 pub mod experiment;
 pub mod explain;
+pub mod plot;
 pub mod replay;
 pub mod report;
 pub mod scenario;
 pub mod size;
+pub mod sizes;
 pub mod string;
 
 pub use experiment::{Experiment, LabError, Memory, SwapChoice};

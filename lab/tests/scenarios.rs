@@ -169,7 +169,7 @@ fn an_error_names_file_line_and_what_was_expected() {
         ("frames 64 65", "t.scn:1: expected the end of the statement, found `65`"),
         ("frames 64 => free f0", "t.scn:1: expected no log after a setting, found `=>`"),
         ("fault-around 3", "t.scn:1: expected a power of two, found `3`"),
-        ("policy best", "t.scn:1: expected a policy (fifo, clock, lru, random), found `best`"),
+        ("policy best", "t.scn:1: expected a policy of `vellum policies`, found `best`"),
         ("\n# x\n jump", "t.scn:3: expected a statement, found `jump`"),
         ("hold\nframes 8", "t.scn:2: expected settings before the first step only, found `frames`"),
         ("a: jump", "t.scn:1: expected what the process does, found `jump`"),

@@ -1,7 +1,8 @@
 //! A set-associative array of tagged words: the stuff of which TLBs are made.
 //!
 //! ```text
-//!   number ──(low bits)──> set: state │ scrubbed │ 8 signatures a word │ tag, value │ …
+//!   number ──(low bits)──> head: state │ scrubbed │ 8 signatures a word     (a cache line)
+//!                          entries: tag, value │ tag, value │ …
 //! ```
 //!
 //! Comparing a tag with twelve ways one by one costs the host more than all the rest of a simulated
@@ -27,21 +28,39 @@ const LANES_LOW: u64 = 0x0101_0101_0101_0101;
 /// The highest bit of every lane.
 const LANES_HIGH: u64 = LANES_LOW << 7;
 
-/// Words of a set before its signatures: the state (a bit a way: held << 32 | used), and the epoch
-/// in which it was last rid of stale entries.
-const STATE: usize = 0;
-const SCRUBBED: usize = 1;
-const SIGNATURES: usize = 2;
+/// What is known of a set without a look at its entries.
+#[derive(Default)]
+#[repr(align(64))]
+struct Head {
+    state: AtomicU64,    // a bit a way: held << 32 | used
+    scrubbed: AtomicU64, // the epoch in which it was last rid of stale entries
+    signatures: [AtomicU64; 32 / LANES],
+}
+
+/// What a way holds; a tag of 0 is no entry's.
+#[derive(Default)]
+struct Entry {
+    tag: AtomicU64,
+    value: AtomicU64,
+}
 
 /// An array of sets, each of the same number of ways.
 pub(crate) struct Sets {
-    words: Box<[AtomicU64]>,
-    set_shift: u32, // log2 of the words of a set
+    heads: Box<[Head]>,
+    entries: Box<[Entry]>, // by set; those beyond its ways, which fill up the last lanes, are empty
+    ways_shift: u32,       // log2 of the entries of a set
     signature_words: usize,
     ways: usize,
     set_mask: usize,
     set_bits: u32,
-    lanes_last: u64, // the highest bits of the lanes in use of the last signature word
+}
+
+/// An entry that was found, until the next insertion.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    /// Its value.
+    pub(crate) value: u64,
+    way: usize,
 }
 
 impl Sets {
@@ -49,24 +68,26 @@ impl Sets {
     pub(crate) fn new(geometry: Geometry) -> Sets {
         let ways = geometry.ways() as usize;
         let sets = geometry.sets() as usize;
-        let signature_words = ways.div_ceil(LANES);
-        let set_words = (SIGNATURES + signature_words + 2 * ways).next_power_of_two();
-        let lanes_unused = (signature_words * LANES - ways) as u32;
+        let ways_room = ways.next_multiple_of(LANES).next_power_of_two();
         Sets {
-            words: (0..sets * set_words).map(|_| AtomicU64::new(0)).collect(),
-            set_shift: set_words.trailing_zeros(),
-            signature_words,
+            heads: (0..sets).map(|_| Head::default()).collect(),
+            entries: (0..sets * ways_room).map(|_| Entry::default()).collect(),
+            ways_shift: ways_room.trailing_zeros(),
+            signature_words: ways.div_ceil(LANES),
             ways,
             set_mask: sets - 1,
             set_bits: sets.trailing_zeros(),
-            lanes_last: LANES_HIGH >> (8 * lanes_unused),
         }
     }
 
     #[inline(always)]
-    fn set(&self, number: u64) -> &[AtomicU64] {
-        let start = (number as usize & self.set_mask) << self.set_shift;
-        &self.words[start..start + (1 << self.set_shift)]
+    fn head(&self, number: u64) -> &Head {
+        &self.heads[number as usize & self.set_mask]
+    }
+
+    #[inline(always)]
+    fn entry(&self, number: u64, way: usize) -> &Entry {
+        &self.entries[((number as usize & self.set_mask) << self.ways_shift) + way]
     }
 
     /// Eight bits that differ between neighbours in a set, and between the upper parts of tags.
@@ -75,26 +96,18 @@ impl Sets {
         ((tag >> self.set_bits) ^ (tag >> 37)) & 0xff
     }
 
-    /// Where the tag of `way` is in its set; the value follows.
+    /// The way that holds `tag` in the set that `number` picks.
     #[inline(always)]
-    fn place(&self, way: usize) -> usize {
-        SIGNATURES + self.signature_words + 2 * way
-    }
-
-    /// The way of `set` that holds `tag`.
-    #[inline(always)]
-    fn find(&self, set: &[AtomicU64], tag: u64) -> Option<usize> {
+    fn way_of(&self, tag: u64, number: u64) -> Option<usize> {
         let wanted = self.signature(tag) * LANES_LOW;
-        for word in 0..self.signature_words {
-            let differ = set[SIGNATURES + word].load(Relaxed) ^ wanted;
+        let signatures = &self.head(number).signatures;
+        for (word, signatures) in signatures[..self.signature_words].iter().enumerate() {
+            let differ = signatures.load(Relaxed) ^ wanted;
             // The highest bit of each lane that is zero; also, at times, of one above such a lane.
             let mut fits = differ.wrapping_sub(LANES_LOW) & !differ & LANES_HIGH;
-            if word + 1 == self.signature_words {
-                fits &= self.lanes_last;
-            }
             while fits != 0 {
                 let way = word * LANES + fits.trailing_zeros() as usize / 8;
-                if set[self.place(way)].load(Relaxed) == tag {
+                if self.entry(number, way).tag.load(Relaxed) == tag {
                     return Some(way);
                 }
                 fits &= fits - 1;
@@ -103,25 +116,30 @@ impl Sets {
         None
     }
 
-    /// Notes a use of `way`.
+    /// Notes a use of `way` in a set of this state.
     #[inline(always)]
-    fn touch(&self, set: &[AtomicU64], way: usize) {
-        let before = set[STATE].load(Relaxed);
-        let after = before | 1 << way;
-        if after != before {
-            let all_used = after as u32 == u32::MAX >> (32 - self.ways);
-            let state = if all_used { after >> 32 << 32 | 1 << way } else { after };
-            set[STATE].store(state, Relaxed);
-        }
+    fn touched(&self, state: u64, way: usize) -> u64 {
+        let after = state | 1 << way;
+        let all_used = after as u32 == u32::MAX >> (32 - self.ways);
+        if all_used { after >> 32 << 32 | 1 << way } else { after }
     }
 
-    /// The value held under `tag`, which must not be 0, in the set that `number` picks.
+    /// The entry under `tag`, which must not be 0, in the set that `number` picks. Counts as a use.
+    #[inline(always)]
+    pub(crate) fn find(&self, tag: u64, number: u64) -> Option<Found> {
+        let way = self.way_of(tag, number)?;
+        let head = self.head(number);
+        let state = head.state.load(Relaxed);
+        if state & 1 << way == 0 {
+            head.state.store(self.touched(state, way), Relaxed);
+        }
+        Some(Found { value: self.entry(number, way).value.load(Relaxed), way })
+    }
+
+    /// The value under `tag`; otherwise as [`find`](Self::find).
     #[inline(always)]
     pub(crate) fn get(&self, tag: u64, number: u64) -> Option<u64> {
-        let set = self.set(number);
-        let way = self.find(set, tag)?;
-        self.touch(set, way);
-        Some(set[self.place(way) + 1].load(Relaxed))
+        Some(self.find(tag, number)?.value)
     }
 
     /// Holds `value` under `tag`, which must not be held yet: in an empty way, or in that of an
@@ -138,64 +156,76 @@ impl Sets {
         epoch: u64,
         stale: impl Fn(u64) -> bool,
     ) {
-        let set = self.set(number);
-        if set[SCRUBBED].load(Relaxed) != epoch {
-            self.scrub(set, stale);
-            set[SCRUBBED].store(epoch, Relaxed);
+        let head = self.head(number);
+        if head.scrubbed.load(Relaxed) != epoch {
+            self.scrub(number, stale);
+            head.scrubbed.store(epoch, Relaxed);
         }
-        let way = self.victim(set);
+        let state = head.state.load(Relaxed);
+        let way = self.victim(state);
+        let entry = self.entry(number, way);
         // The tag last: a thread that removes compares tags.
-        set[self.place(way) + 1].store(value, Relaxed);
-        let signatures = &set[SIGNATURES + way / LANES];
+        entry.value.store(value, Relaxed);
+        let signatures = &head.signatures[way / LANES];
         let shift = way % LANES * 8;
         let others = signatures.load(Relaxed) & !(0xff << shift);
         signatures.store(others | self.signature(tag) << shift, Relaxed);
-        set[self.place(way)].store(tag, Relaxed);
-        set[STATE].store(set[STATE].load(Relaxed) | 1 << (32 + way), Relaxed);
-        self.touch(set, way);
+        entry.tag.store(tag, Relaxed);
+        head.state.store(self.touched(state | 1 << (32 + way), way), Relaxed);
     }
 
     /// The first empty way, else the first one not used lately.
     #[inline(always)]
-    fn victim(&self, set: &[AtomicU64]) -> usize {
-        let state = set[STATE].load(Relaxed);
+    fn victim(&self, state: u64) -> usize {
         let empty = (state >> 32).trailing_ones() as usize;
         if empty < self.ways {
             return empty;
         }
+        let unused = (state as u32).trailing_ones() as usize;
         // Never all used, except where there is but one way.
-        (state as u32).trailing_ones() as usize % self.ways
+        if unused < self.ways { unused } else { 0 }
     }
 
     #[cold]
     #[inline(never)]
-    fn scrub(&self, set: &[AtomicU64], stale: impl Fn(u64) -> bool) {
+    fn scrub(&self, number: u64, stale: impl Fn(u64) -> bool) {
         for way in 0..self.ways {
-            let tag = set[self.place(way)].load(Relaxed);
+            let tag = self.entry(number, way).tag.load(Relaxed);
             if tag != 0 && stale(tag) {
-                self.vacate(set, way);
+                self.vacate(number, way);
             }
         }
     }
 
-    fn vacate(&self, set: &[AtomicU64], way: usize) {
-        set[self.place(way)].store(0, Relaxed);
+    #[inline(always)]
+    fn vacate(&self, number: u64, way: usize) {
+        self.entry(number, way).tag.store(0, Relaxed);
+        let head = self.head(number);
         let bits = 1 << way | 1 << (32 + way);
-        set[STATE].store(set[STATE].load(Relaxed) & !bits, Relaxed);
+        head.state.store(head.state.load(Relaxed) & !bits, Relaxed);
     }
 
     /// Forgets `tag`.
     #[inline]
     pub(crate) fn remove(&self, tag: u64, number: u64) {
-        let set = self.set(number);
-        if let Some(way) = self.find(set, tag) {
-            self.vacate(set, way);
+        if let Some(way) = self.way_of(tag, number) {
+            self.vacate(number, way);
         }
+    }
+
+    /// Forgets what was found in the set that `number` picks, and spares a second search for it.
+    #[inline]
+    pub(crate) fn remove_found(&self, found: Found, number: u64) {
+        self.vacate(number, found.way);
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        self.words.iter().for_each(|word| word.store(0, Relaxed));
+        for head in &self.heads {
+            head.state.store(0, Relaxed);
+            head.scrubbed.store(0, Relaxed);
+        }
+        self.entries.iter().for_each(|entry| entry.tag.store(0, Relaxed));
     }
 }
 

@@ -18,8 +18,7 @@
 //!
 //! Knows nothing of: files, slots, who waits.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -112,7 +111,8 @@ pub struct DiskCounts {
 #[derive(Clone, Debug)]
 pub struct Disk {
     model: Model,
-    places: BinaryHeap<Reverse<Nanos>>, // when each place taken so far is free again
+    /// When each place taken so far is free again, by direction: in order, as transfers are.
+    places: [VecDeque<Nanos>; 2],
     queue_depth: usize,
     lanes_free: [Nanos; 2], // when the transfers of each direction are done
     busy_until: Nanos,
@@ -155,7 +155,7 @@ impl Disk {
     fn with_model(model: Model, queue_depth: usize) -> Disk {
         Disk {
             model,
-            places: BinaryHeap::new(),
+            places: [VecDeque::new(), VecDeque::new()],
             queue_depth,
             lanes_free: [0; 2],
             busy_until: 0,
@@ -188,7 +188,7 @@ impl Disk {
         let begins = ready.max(self.lanes_free[lane]);
         let done = begins + transfer;
         self.lanes_free[lane] = done;
-        self.places.push(Reverse(done));
+        self.places[lane].push_back(done);
         self.counts.wait_ns += (start - now) + (begins - ready);
         self.counts.busy_ns += done.saturating_sub(start.max(self.busy_until));
         self.busy_until = self.busy_until.max(done);
@@ -197,11 +197,17 @@ impl Disk {
 
     /// When a request submitted at `now` is taken up.
     fn take_place(&mut self, now: Nanos) -> Nanos {
-        if self.places.len() < self.queue_depth {
+        let [reads, writes] = &mut self.places;
+        if reads.len() + writes.len() < self.queue_depth {
             return now;
         }
-        let free = self.places.pop().map_or(0, |Reverse(free)| free);
-        free.max(now)
+        let (read, write) = (reads.front(), writes.front());
+        let first = if write.is_none_or(|&write| read.is_some_and(|&read| read <= write)) {
+            reads.pop_front()
+        } else {
+            writes.pop_front()
+        };
+        first.map_or(now, |free| free.max(now))
     }
 
     fn count(&mut self, request: Request) {

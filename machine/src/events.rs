@@ -6,57 +6,26 @@
 //! ```
 //!
 //! Ties are broken by the order of pushing, so a run depends on nothing but its input.
+//!
+//! The queue is a list in order. What is pushed is nearly always among the latest, as disks complete
+//! in the order of submission, and so its place is found from the end in a step or two; a heap would
+//! take the logarithm of its length both ways.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 
 use vellum_mm::addr::Nanos;
 
 /// A queue of events of type `T`, by time, and the clock that they drive.
 #[derive(Clone, Debug)]
 pub struct Events<T> {
-    heap: BinaryHeap<Reverse<Entry<T>>>,
-    pushed: u64,
+    coming: VecDeque<(Nanos, T)>, // in the order in which they will happen
     now: Nanos,
-}
-
-#[derive(Clone, Debug)]
-struct Entry<T> {
-    at: Nanos,
-    number: u64,
-    event: T,
-}
-
-impl<T> Entry<T> {
-    fn key(&self) -> (Nanos, u64) {
-        (self.at, self.number)
-    }
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Entry<T>) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl<T> Eq for Entry<T> {}
-
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Entry<T>) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Entry<T> {
-    fn cmp(&self, other: &Entry<T>) -> Ordering {
-        self.key().cmp(&other.key())
-    }
 }
 
 impl<T> Events<T> {
     /// An empty queue at time 0.
     pub fn new() -> Events<T> {
-        Events { heap: BinaryHeap::new(), pushed: 0, now: 0 }
+        Events { coming: VecDeque::new(), now: 0 }
     }
 
     /// The time of the last event popped.
@@ -70,30 +39,36 @@ impl<T> Events<T> {
     /// If `at` is in the past: what has happened cannot depend on it any more.
     pub fn push(&mut self, at: Nanos, event: T) {
         assert!(at >= self.now, "an event for {at} ns is pushed at {} ns", self.now);
-        self.heap.push(Reverse(Entry { at, number: self.pushed, event }));
-        self.pushed += 1;
+        let before = self.coming.iter().rposition(|&(other, _)| other <= at);
+        let place = before.map_or(0, |before| before + 1);
+        if place == self.coming.len() {
+            self.coming.push_back((at, event));
+        } else {
+            self.coming.insert(place, (at, event));
+        }
     }
 
     /// Takes the next event and advances the clock to it; `None` if nothing is to come.
     pub fn pop(&mut self) -> Option<(Nanos, T)> {
-        let Reverse(entry) = self.heap.pop()?;
-        self.now = entry.at;
-        Some((entry.at, entry.event))
+        let (at, event) = self.coming.pop_front()?;
+        self.now = at;
+        Some((at, event))
     }
 
     /// When the next event happens.
+    #[inline]
     pub fn next_at(&self) -> Option<Nanos> {
-        self.heap.peek().map(|Reverse(entry)| entry.at)
+        self.coming.front().map(|&(at, _)| at)
     }
 
     /// Number of events to come.
     pub fn len(&self) -> usize {
-        self.heap.len()
+        self.coming.len()
     }
 
     /// Whether nothing is to come.
     pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+        self.coming.is_empty()
     }
 }
 

@@ -131,30 +131,41 @@ pub fn walk(ram: &Ram, start: Start, page: Page, access: Access) -> Result<Leaf,
 /// One attempt to walk; `None` if an entry changed under it.
 #[inline]
 fn attempt(ram: &Ram, start: Start, page: Page, access: Access) -> Option<Result<Leaf, Refused>> {
-    let mut at = start;
-    let mut user = true;
+    let (mut table, mut level) = (start.table, start.level);
+    // The bits that all levels above have, and those that any has: rights are judged at the end.
+    let mut all = if start.writable { !0 } else { !WRITABLE };
+    let mut any = if start.executable { 0 } else { NO_EXECUTE };
     let mut path = [(Frame(0), 0); 4]; // the tables passed, and the entries found in them
     let mut entries_read = 0;
     loop {
-        let value = ram.table(at.table)[index(page, at.level)].load(Acquire);
-        path[entries_read as usize & 3] = (at.table, value);
+        let value = ram.table(table)[index(page, level)].load(Acquire);
+        path[entries_read as usize & 3] = (table, value);
         entries_read += 1;
         let refuse = |cause| Some(Err(Refused { cause, entries_read }));
-        if value & PRESENT == 0 {
-            return refuse(Cause::Absent);
+        if value & (PRESENT | RESERVED_BITS) != PRESENT {
+            return refuse(if value & PRESENT == 0 { Cause::Absent } else { Cause::Reserved });
         }
-        if is_corrupt(value, at.level) {
-            return refuse(Cause::Reserved);
-        }
-        user &= value & USER != 0;
-        let writable = at.writable && value & WRITABLE != 0;
-        let executable = at.executable && value & NO_EXECUTE == 0;
         let frame = ((value & FRAME_BITS) >> 12) as u32;
-        if at.level > 1 && value & HUGE == 0 {
-            at = Start { table: Frame(frame), level: at.level - 1, writable, executable };
+        if level > 1 && value & HUGE == 0 {
+            all &= value;
+            any |= value;
+            table = Frame(frame);
+            level -= 1;
             continue;
         }
-        let is_permitted = user
+        if level > 1 && is_misplaced(value, level) {
+            return refuse(Cause::Reserved);
+        }
+        let last = Start {
+            table,
+            level,
+            writable: all & WRITABLE != 0,
+            executable: any & NO_EXECUTE == 0,
+        };
+        all &= value;
+        any |= value;
+        let (writable, executable) = (all & WRITABLE != 0, any & NO_EXECUTE == 0);
+        let is_permitted = all & USER != 0
             && match access {
                 Access::Read => true,
                 Access::Write => writable,
@@ -163,22 +174,21 @@ fn attempt(ram: &Ram, start: Start, page: Page, access: Access) -> Option<Result
         if !is_permitted {
             return refuse(Cause::Forbidden);
         }
-        let is_marked = path[..entries_read as usize].iter().all(|(_, v)| v & ACCESSED != 0);
         let wants_dirty = access == Access::Write && value & DIRTY == 0;
-        if (!is_marked || wants_dirty)
+        if (all & ACCESSED == 0 || wants_dirty)
             && !mark(ram, start.level, &path[..entries_read as usize], page, access)
         {
             return None;
         }
-        let offset = page.0 as u32 & (pages(at.level) - 1);
+        let offset = page.0 as u32 & (pages(level) - 1);
         return Some(Ok(Leaf {
             // Bit 12 of a huge entry is its PAT bit, not part of the address.
-            frame: Frame(if at.level == 1 { frame } else { (frame & !1) + offset }),
-            level: at.level,
+            frame: Frame(if level == 1 { frame } else { (frame & !1) + offset }),
+            level,
             writable,
             executable,
             dirty: value & DIRTY != 0 || access == Access::Write,
-            last: at,
+            last,
             entries_read,
         }));
     }
@@ -196,14 +206,11 @@ fn pages(level: u32) -> u32 {
     1 << (9 * (level - 1))
 }
 
-/// Whether a present entry has bits set that must not be: address bits that the processor lacks,
-/// the PS bit where nothing is that large, or a huge frame that is not aligned.
+/// Whether an entry of this level maps something huge that cannot be: nothing is that large, or its
+/// frame is not aligned.
 #[inline(always)]
-fn is_corrupt(value: u64, level: u32) -> bool {
-    let is_huge = level > 1 && value & HUGE != 0;
-    let is_misplaced = is_huge
-        && (level == 4 || (value & FRAME_BITS) >> 13 & (u64::from(pages(level)) - 1) >> 1 != 0);
-    value & RESERVED_BITS != 0 || is_misplaced
+fn is_misplaced(value: u64, level: u32) -> bool {
+    level == 4 || (value & FRAME_BITS) >> 13 & (u64::from(pages(level)) - 1) >> 1 != 0
 }
 
 /// Sets the accessed bit in every entry of a path that starts at `level` and, for a write, the

@@ -3,13 +3,12 @@
 //! A simulated terabyte must not need a real one. What a program keeps in its frames never decides
 //! anything, so it is not kept at all; but the memory manager stores its page tables, page-cache
 //! nodes and reverse-map links in frames, and processors read them there. Those frames, the ones
-//! lent by [`Memory::table`], are real memory: a *slot* each in an arena that grows by doubling
-//! chunks.
+//! lent by [`Memory::table`], are real memory: a *slot* each in an arena that grows by chunks.
 //!
 //! ```text
-//!   frame ──> index (4 bytes a frame,      ──> chunk 0 │ 64 slots of 4 KiB
-//!             zero pages until touched)        chunk 1 │ 128
-//!                                              chunk 2 │ 256 …    a chunk is made when needed
+//!   frame ──> index (4 bytes a frame,      ──> chunk 0 │ 512 slots of 4 KiB
+//!             zero pages until touched)        chunk 1 │ 512
+//!                                              chunk 2 │ 512 …    a chunk is made when needed
 //! ```
 //!
 //! A frame gives its slot back when it becomes data: by [`Memory::zero`], as the target of
@@ -35,10 +34,10 @@ use thiserror::Error;
 use vellum_mm::addr::Frame;
 use vellum_mm::machine::{Memory, Table};
 
-/// log2 of the slots of the first chunk; each further chunk is twice as large.
-const FIRST_CHUNK_SHIFT: u32 = 6;
-/// Chunks that together hold 2^32 slots, as many as there can be frames.
-const CHUNK_COUNT: usize = 32 - FIRST_CHUNK_SHIFT as usize;
+/// Slots of a chunk: 2 MiB. All are of one length, so that a table is found without a search.
+const CHUNK_SLOTS: usize = 512;
+
+type Chunk = [Table; CHUNK_SLOTS];
 
 /// Why a machine cannot have that much RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -54,7 +53,7 @@ pub enum RamError {
 /// Simulated RAM. All methods may be called from several threads.
 pub struct Ram {
     index: Box<[AtomicU32]>, // by frame: the slot + 1, or 0 if the frame is not lent as a table
-    chunks: [OnceLock<Box<[Table]>>; CHUNK_COUNT],
+    chunks: Box<[OnceLock<Box<Chunk>>]>, // room for as many slots as frames
     slots: Mutex<Slots>,
     stamps: Option<Box<[AtomicU64]>>, // by frame, if contents are kept
 }
@@ -76,7 +75,8 @@ impl Ram {
         // Zeroed by the host on first touch, so that untouched frames cost nothing.
         let index =
             bytemuck::try_zeroed_slice_box(frames as usize).map_err(|()| RamError::Host(frames))?;
-        let chunks = [const { OnceLock::new() }; CHUNK_COUNT];
+        let chunks = (0..(frames as usize).div_ceil(CHUNK_SLOTS)).map(|_| OnceLock::new());
+        let chunks = chunks.collect();
         Ok(Ram { index, chunks, slots: Mutex::default(), stamps: None })
     }
 
@@ -174,12 +174,12 @@ impl Ram {
     /// The words of a slot; makes its chunk if nobody has.
     #[inline]
     fn words(&self, slot: u32) -> &Table {
-        // Chunk k holds the slots from 64 * (2^k - 1) up, so adding 64 makes k the highest bit.
-        let place = u64::from(slot) + (1 << FIRST_CHUNK_SHIFT);
-        let order = place.ilog2();
-        let chunk = &self.chunks[(order - FIRST_CHUNK_SHIFT) as usize];
-        let chunk = chunk.get_or_init(|| bytemuck::zeroed_slice_box(1 << order));
-        &chunk[(place - (1 << order)) as usize]
+        let chunk = &self.chunks[slot as usize / CHUNK_SLOTS];
+        let chunk = chunk.get_or_init(|| {
+            let tables: Box<[Table]> = bytemuck::zeroed_slice_box(CHUNK_SLOTS);
+            tables.try_into().expect("a chunk has as many tables as asked for")
+        });
+        &chunk[slot as usize % CHUNK_SLOTS]
     }
 }
 

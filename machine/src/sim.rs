@@ -21,10 +21,10 @@ use vellum_mm::machine::{Access, Machine, Memory, SpaceId, Table, Tlb};
 
 use crate::cached::{Answer, permits};
 pub use crate::counts::Counts;
-use crate::mmu::{is_canonical, walk};
+use crate::mmu::{Start, is_canonical, walk};
 use crate::profile::Profile;
 use crate::ram::{Ram, RamError};
-use crate::tlb::CpuTlb;
+use crate::tlb::{CpuTlb, Structure};
 
 /// Which TLB held a translation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -175,7 +175,8 @@ impl Sim {
             return Translation::Fault;
         }
         tlb.counts.walks.add(1);
-        let start = tlb.start(space, root, page);
+        let structure = tlb.structure(space, page);
+        let start = structure.map_or(Start::root(root), Structure::start);
         match walk(&self.ram, start, page, access) {
             Ok(leaf) => {
                 tlb.counts.entries_read.add(u64::from(leaf.entries_read));
@@ -194,8 +195,8 @@ impl Sim {
                 if answer == Answer::Clean {
                     tlb.forget(tag, page);
                 }
-                if start.level == 1 {
-                    tlb.forget_structure(space, page);
+                if let Some(structure) = structure {
+                    tlb.forget_found(structure);
                 }
                 Translation::Fault
             }

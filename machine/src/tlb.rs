@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use vellum_mm::addr::{Frame, Page, Pages};
 use vellum_mm::machine::{Access, SpaceId};
 
-use crate::assoc::Sets;
+use crate::assoc::{Found, Sets};
 use crate::cached::{Answer, DIRTY, EXECUTABLE, WRITABLE, judge, rights};
 use crate::counts::Counters;
 use crate::mmu::{Leaf, Start};
@@ -73,11 +73,13 @@ pub(crate) struct CpuTlb {
     current: AtomicU64, // the space whose context follows
     context: AtomicU64,
     has_large: AtomicBool, // whether a 2 MiB entry was ever inserted; spares the search for them
+    missed: AtomicU64, // the tag last found nowhere, until the next insertion: a fault is retried
     data: First,
     code: First,
     second: Sets,
     structures: Sets,
-    slots: Box<[Slot]>,
+    slots: [Slot; SLOTS_MAX as usize], // the first `spaces` are in use
+    spaces: usize,
     slot_next: AtomicU64,
     generation: AtomicU64,
     epoch: AtomicU64, // changes whenever a context of translations goes out of use
@@ -96,11 +98,13 @@ impl CpuTlb {
             current: AtomicU64::new(NO_SPACE),
             context: AtomicU64::new(0),
             has_large: AtomicBool::new(false),
+            missed: AtomicU64::new(0),
             data: First { small: Sets::new(profile.l1_data), large: Sets::new(profile.l1_data_2m) },
             code: First { small: Sets::new(profile.l1_code), large: Sets::new(profile.l1_code_2m) },
             second: Sets::new(profile.l2),
             structures: Sets::new(profile.structures),
-            slots: (0..profile.spaces.get()).map(|_| slot()).collect(),
+            slots: std::array::from_fn(|_| slot()),
+            spaces: profile.spaces.get() as usize,
             slot_next: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -127,42 +131,46 @@ impl CpuTlb {
         if let Some(value) = held {
             return judge(value, access, value as u32, true);
         }
+        if self.missed.load(Relaxed) == tag {
+            self.counts.l1_misses.add(1);
+            return Answer::Miss;
+        }
         let first = self.first(access);
-        let large = LargePage::of(tag, page);
         let has_large = self.has_large.load(Relaxed);
-        if has_large && let Some(value) = first.large.get(large.tag, large.number) {
-            return judge(value, access, value as u32 + large.offset, true);
+        if has_large {
+            let large = LargePage::of(tag, page);
+            if let Some(value) = first.large.get(large.tag, large.number) {
+                return judge(value, access, value as u32 + large.offset, true);
+            }
         }
         self.counts.l1_misses.add(1);
         if let Some(value) = self.second.get(tag, page.0) {
             self.add(&first.small, tag, page.0, value);
             return judge(value, access, value as u32, false);
         }
-        if has_large && let Some(value) = self.second.get(large.tag, large.number) {
-            self.add(&first.large, large.tag, large.number, value);
-            return judge(value, access, value as u32 + large.offset, false);
+        if has_large {
+            let large = LargePage::of(tag, page);
+            if let Some(value) = self.second.get(large.tag, large.number) {
+                self.add(&first.large, large.tag, large.number, value);
+                return judge(value, access, value as u32 + large.offset, false);
+            }
         }
+        self.missed.store(tag, Relaxed);
         Answer::Miss
     }
 
-    /// Where the walk for the page of `tag` begins: at its last table, if that is cached.
+    /// The path to the last table of `page`, if it is cached.
     #[inline]
-    pub(crate) fn start(&self, space: SpaceId, root: Frame, page: Page) -> Start {
+    pub(crate) fn structure(&self, space: SpaceId, page: Page) -> Option<Structure> {
         let number = (page.0 & PAGE_MASK) >> LARGE_SHIFT;
-        match self.structures.get(self.structures_context(space) | number, number) {
-            Some(value) => Start {
-                table: Frame(value as u32),
-                level: 1,
-                writable: value & WRITABLE != 0,
-                executable: value & EXECUTABLE != 0,
-            },
-            None => Start::root(root),
-        }
+        let found = self.structures.find(self.structures_context(space) | number, number)?;
+        Some(Structure { found, number })
     }
 
     /// Caches what a walk found after [`Answer::Miss`].
     #[inline]
     pub(crate) fn insert(&self, space: SpaceId, tag: u64, page: Page, access: Access, leaf: &Leaf) {
+        self.missed.store(0, Relaxed);
         let first = self.first(access);
         let dirty = if leaf.dirty { DIRTY } else { 0 };
         let rights = rights(leaf.writable, leaf.executable) | dirty;
@@ -225,12 +233,11 @@ impl CpuTlb {
             return;
         }
         self.counts.switches.add(1);
-        let found = self.slots.iter().position(|slot| slot.space.load(Relaxed) == wanted);
-        let index = found.unwrap_or_else(|| {
+        let index = self.slot_index(space).unwrap_or_else(|| {
             // Round robin, as Linux does: which of the others will run next is anybody's guess.
             let next = self.slot_next.load(Relaxed);
             self.slot_next.store(next + 1, Relaxed);
-            let index = (next % self.slots.len() as u64) as usize;
+            let index = (next % self.spaces as u64) as usize;
             self.slots[index].space.store(wanted, Relaxed);
             self.renew(index);
             index
@@ -253,9 +260,8 @@ impl CpuTlb {
         for page in pages.iter() {
             self.forget(self.context.load(Relaxed) | page.0 & PAGE_MASK, page);
         }
-        if let Some(index) = self.slot_index(space) {
-            self.slots[index].structures.store(self.generate(index), Relaxed);
-        }
+        let index = slot_number(self.context.load(Relaxed));
+        self.slots[index].structures.store(self.generate(index), Relaxed);
     }
 
     /// Forgets everything about `space`.
@@ -280,6 +286,12 @@ impl CpuTlb {
     pub(crate) fn forget_structure(&self, space: SpaceId, page: Page) {
         let number = (page.0 & PAGE_MASK) >> LARGE_SHIFT;
         self.structures.remove(self.structures_context(space) | number, number);
+    }
+
+    /// Forgets a path that was just found.
+    #[inline]
+    pub(crate) fn forget_found(&self, structure: Structure) {
+        self.structures.remove_found(structure.found, structure.number);
     }
 
     /// Forgets one page of the current space, whatever its size.
@@ -312,7 +324,7 @@ impl CpuTlb {
                 sets.clear();
             }
             // Contexts that slots still hold could be generated again one day: renew them all.
-            for (slot, state) in self.slots.iter().enumerate() {
+            for (slot, state) in self.slots[..self.spaces].iter().enumerate() {
                 let slot = (slot as u64) << SLOT_SHIFT;
                 state.context.store(slot | 1 << GENERATION_SHIFT, Relaxed);
                 state.structures.store(slot | 1 << GENERATION_SHIFT, Relaxed);
@@ -326,13 +338,14 @@ impl CpuTlb {
     }
 
     fn slot_index(&self, space: SpaceId) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.space.load(Relaxed) == u64::from(space.0))
+        let slots = &self.slots[..self.spaces];
+        slots.iter().position(|slot| slot.space.load(Relaxed) == u64::from(space.0))
     }
 
     /// The slot that a tag's context belongs to.
     #[inline(always)]
     fn slot_of(&self, tag: u64) -> &Slot {
-        &self.slots[(tag >> SLOT_SHIFT) as usize % SLOTS_MAX as usize]
+        &self.slots[slot_number(tag)]
     }
 
     /// The context of the paging structures of the current space.
@@ -340,6 +353,33 @@ impl CpuTlb {
     fn structures_context(&self, space: SpaceId) -> u64 {
         debug_assert_eq!(self.current.load(Relaxed), u64::from(space.0));
         self.slot_of(self.context.load(Relaxed)).structures.load(Relaxed)
+    }
+}
+
+/// The number of the slot that a tag's context belongs to.
+#[inline(always)]
+const fn slot_number(tag: u64) -> usize {
+    (tag >> SLOT_SHIFT) as usize % SLOTS_MAX as usize
+}
+
+/// A cached path to a last table.
+#[derive(Clone, Copy)]
+pub(crate) struct Structure {
+    found: Found,
+    number: u64,
+}
+
+impl Structure {
+    /// Where a walk begins that uses it.
+    #[inline(always)]
+    pub(crate) fn start(self) -> Start {
+        let value = self.found.value;
+        Start {
+            table: Frame(value as u32),
+            level: 1,
+            writable: value & WRITABLE != 0,
+            executable: value & EXECUTABLE != 0,
+        }
     }
 }
 
@@ -398,7 +438,32 @@ mod tests {
         assert_eq!(tag >> GENERATION_SHIFT, 1);
         assert_eq!(held, None);
         assert_eq!(tlb.ask(tag, held, PAGE, Access::Read), Answer::Miss);
-        assert_eq!(tlb.start(SpaceId(1), Frame(0), PAGE), Start::root(Frame(0)));
+        assert!(tlb.structure(SpaceId(1), PAGE).is_none());
+    }
+
+    #[test]
+    fn a_page_that_was_missed_is_found_once_it_is_cached() {
+        let tlb = cached();
+        let other = Page(PAGE.0 + 1);
+        let (tag, held) = tlb.quick(SpaceId(1), other, Access::Read);
+        for _ in 0..2 {
+            assert_eq!(tlb.ask(tag, held, other, Access::Read), Answer::Miss);
+        }
+        assert_eq!(tlb.counts.get().l1_misses, 2, "a retry misses as well");
+        let last = Start { table: Frame(6), level: 1, writable: false, executable: false };
+        let leaf = Leaf {
+            frame: Frame(7),
+            level: 1,
+            writable: false,
+            executable: false,
+            dirty: false,
+            last,
+            entries_read: 1,
+        };
+        tlb.insert(SpaceId(1), tag, other, Access::Read, &leaf);
+        // The second level holds it for instruction fetches as well.
+        let (tag, held) = tlb.quick(SpaceId(1), other, Access::Execute);
+        assert_eq!(tlb.ask(tag, held, other, Access::Read), Answer::Frame(Frame(7), false));
     }
 
     #[test]

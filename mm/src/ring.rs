@@ -50,6 +50,7 @@ impl Rings {
     }
 
     /// Whether `frame` is in a ring. A frame that these links do not cover is in none.
+    #[inline]
     pub fn is_linked(&self, frame: Frame) -> bool {
         let index = frame.0.wrapping_sub(self.first.0) as usize;
         self.links.get(index).is_some_and(|links| *links != UNLINKED)
@@ -59,6 +60,7 @@ impl Rings {
     ///
     /// # Panics
     /// If `frame` is in a ring already.
+    #[inline]
     pub fn insert_before(&mut self, head: &mut Option<Frame>, frame: Frame) {
         let link = self.unlinked(frame);
         if let Some(head) = *head {
@@ -75,6 +77,7 @@ impl Rings {
     ///
     /// # Panics
     /// If `frame` is in a ring already.
+    #[inline]
     pub fn insert_after(&mut self, head: &mut Option<Frame>, frame: Frame) {
         let link = self.unlinked(frame);
         if let Some(head) = *head {
@@ -91,6 +94,7 @@ impl Rings {
     ///
     /// # Panics
     /// If `frame` is in a ring already.
+    #[inline]
     pub fn push(&mut self, head: &mut Option<Frame>, frame: Frame) {
         self.insert_before(head, frame);
         *head = Some(frame);
@@ -100,6 +104,7 @@ impl Rings {
     ///
     /// # Panics
     /// If `frame` is in no ring, the ring is empty, or `frame` is alone in another one.
+    #[inline]
     pub fn remove(&mut self, head: &mut Option<Frame>, frame: Frame) {
         let link = self.linked(frame);
         let [prev, next] = self.links[index_of(link)];
@@ -121,6 +126,7 @@ impl Rings {
     ///
     /// # Panics
     /// If `frame` is in no ring.
+    #[inline]
     pub fn next(&self, frame: Frame) -> Frame {
         self.frame_of(self.links[index_of(self.linked(frame))][NEXT])
     }
@@ -129,6 +135,7 @@ impl Rings {
     ///
     /// # Panics
     /// If `frame` is in no ring.
+    #[inline]
     pub fn prev(&self, frame: Frame) -> Frame {
         self.frame_of(self.links[index_of(self.linked(frame))][PREV])
     }
@@ -153,6 +160,7 @@ impl Rings {
         })
     }
 
+    #[inline]
     fn insert_between(&mut self, prev: u32, link: u32, next: u32) {
         self.links[index_of(link)] = [prev, next];
         self.links[index_of(prev)][NEXT] = link;
@@ -187,6 +195,7 @@ impl Rings {
         index + 1
     }
 
+    #[inline]
     fn frame_of(&self, link: u32) -> Frame {
         Frame(self.first.0 + link - 1)
     }

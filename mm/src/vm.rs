@@ -299,8 +299,9 @@ impl Vm {
     }
 
     /// The next request that a disk should perform.
+    #[inline]
     pub fn next_request(&self) -> Option<Request> {
-        self.store.requests.lock().take()
+        self.store.next_request()
     }
 
     /// A disk has performed a request. Returns it, so that who waits can be woken or, if it failed,

@@ -196,6 +196,61 @@ fn small_scopes_agree_exhaustively() {
 }
 
 #[test]
+fn many_frames_at_once_are_those_that_one_by_one_would_be() {
+    for seed in 0..200 {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let first = rng.random_range(0..3000);
+        let count = rng.random_range(1..3000);
+        let ranges = random_ranges(&mut rng, first, count);
+        let mut single = buddy_of(first, count, &ranges);
+        let mut batch = single.clone();
+        let mut used: Vec<Frame> = Vec::new();
+        for step in 0..100 {
+            let context = format!("seed {seed}, step {step}");
+            let many = rng.random_range(0..100);
+            if rng.random_bool(0.5) {
+                let one_by_one: Vec<_> = (0..many).map_while(|_| single.alloc(0)).collect();
+                let held = used.len();
+                let taken = batch.alloc_frames(many, |frame| used.push(frame));
+                assert_eq!(
+                    (taken, &used[held..]),
+                    (one_by_one.len(), &one_by_one[..]),
+                    "{context}"
+                );
+            } else {
+                // From anywhere, mostly in order: some make runs and some do not.
+                let start = rng.random_range(0..=used.len());
+                let end = used.len().min(start + many);
+                let mut freed: Vec<_> = used.drain(start..end).collect();
+                match rng.random_range(0..4) {
+                    0 => freed.reverse(),
+                    1 if freed.len() > 1 => freed.swap(0, 1),
+                    _ => freed.sort_unstable(),
+                }
+                for &frame in &freed {
+                    single.free(frame, 0);
+                }
+                batch.free_each(&freed);
+            }
+            for order in 0..=ORDER_MAX {
+                let runs = (batch.free_runs(order), single.free_runs(order));
+                assert_eq!(runs.0, runs.1, "{context}: order {order}");
+            }
+            batch.check_invariants();
+        }
+        // Whatever is taken from now on is the same: the lists are in the same order.
+        loop {
+            let order = rng.random_range(0..3);
+            let (one, other) = (single.alloc(order), batch.alloc(order));
+            assert_eq!(one, other, "seed {seed}: order {order}");
+            if order == 0 && one.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn a_zone_is_a_counter_with_a_mark() {
     for seed in 0..200 {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);

@@ -77,7 +77,8 @@ fn tunables(args: &ReplayArgs) -> Result<Tunables> {
     Ok(Tunables { fault_around_pages: around, read_ahead_pages: read_ahead.max(1) as u32 })
 }
 
-fn profile(name: &str) -> Result<Profile> {
+/// The profile of this name, or in this file.
+pub(super) fn profile(name: &str) -> Result<Profile> {
     if let Some(profile) = Profile::built_in(name) {
         return Ok(profile);
     }

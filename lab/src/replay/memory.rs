@@ -6,7 +6,7 @@ use vellum_mm::account::oom::{self, Candidate};
 use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES, Page};
 use vellum_mm::event::Target;
 use vellum_mm::fault::{Attempt, Cause, Outcome, Resolved};
-use vellum_mm::machine::Access as Wanted;
+use vellum_mm::machine::{Access as Wanted, SpaceId};
 use vellum_mm::objects::io::{Direction, RequestId};
 use vellum_mm::reclaim::{Background, Room};
 use vellum_mm::vm::FileOutcome;
@@ -57,6 +57,11 @@ impl Replay<'_> {
         let instructions = u64::from(access.instructions);
         let work_ps = instructions * self.profile.cpu.instruction_ps.get();
         self.stats.references += u64::from(access.count);
+        if self.watched
+            && let Some(tape) = &mut self.tape
+        {
+            tape.repeat(access.count - 1);
+        }
         let process = self.threads[thread as usize].process as usize;
         let Some(space) = self.processes[process].space else { return Step::Done };
         let (id, root) = (self.spaces[space].id, self.spaces[space].root);
@@ -71,7 +76,7 @@ impl Replay<'_> {
             return self.begin_work(cpu, thread, Work::Access(access.page, access.kind));
         };
         if self.watched {
-            self.watch(thread, frame, access.kind == Kind::Store, access.count, false);
+            self.watch(thread, Some((id, page)), frame, access.kind == Kind::Store, false);
         }
         Step::Done
     }
@@ -79,10 +84,17 @@ impl Replay<'_> {
     /// Tells of a use of a frame whoever wants to know of each. The policy has counted it already if
     /// this use `loaded` the page.
     #[inline(never)]
-    fn watch(&mut self, thread: ThreadId, frame: Frame, write: bool, count: u32, loaded: bool) {
+    fn watch(
+        &mut self,
+        thread: ThreadId,
+        place: Option<(SpaceId, Page)>,
+        frame: Frame,
+        write: bool,
+        loaded: bool,
+    ) {
         if let Some(tape) = &mut self.tape {
             let process = self.threads[thread as usize].process;
-            tape.reference(self.vm, self.sim, process, frame, write, count);
+            tape.reference(self.vm, self.sim, process, place, frame, write);
         }
         if !loaded {
             self.vm.touch(frame);
@@ -184,7 +196,7 @@ impl Replay<'_> {
     /// A page of the page cache that a call used counts as a reference.
     fn watch_file(&mut self, thread: ThreadId, outcome: FileOutcome, write: bool) {
         if let (true, FileOutcome::Done(Some(frame))) = (self.watched, outcome) {
-            self.watch(thread, frame, write, 1, false);
+            self.watch(thread, None, frame, write, false);
         }
     }
 
@@ -213,7 +225,7 @@ impl Replay<'_> {
                 if let Some(frame) = translation.frame() {
                     if self.watched {
                         let write = wanted == Wanted::Write;
-                        self.watch(thread, frame, write, 1, loaded);
+                        self.watch(thread, Some((id, page)), frame, write, loaded);
                     }
                     return Step::Done;
                 }
@@ -295,8 +307,10 @@ impl Replay<'_> {
             // Files lie one after another, a gibibyte apart: only a rotating disk cares.
             let (disk, position) = match request.target {
                 Target::Swap(slot) => {
-                    let used = u64::from(self.vm.store().swap.used());
-                    self.stats.peak_swap = self.stats.peak_swap.max(used);
+                    if request.direction == Direction::Write {
+                        let used = u64::from(self.vm.store().swap.used());
+                        self.stats.peak_swap = self.stats.peak_swap.max(used);
+                    }
                     let disk = self.swap_disk.as_mut().expect("swap requests need swap");
                     (disk, u64::from(slot.0) * PAGE_BYTES)
                 }
@@ -428,11 +442,8 @@ impl Replay<'_> {
     }
 
     /// Writes files that have been dirty for long, as Linux's flusher threads do.
-    pub(super) fn flush_periodically(&mut self, cpu: usize) {
+    pub(super) fn flush_old_files(&mut self, cpu: usize) {
         let now_ps = self.cpus[cpu].now_ps;
-        if now_ps < self.next_flush_ps {
-            return;
-        }
         self.next_flush_ps = now_ps + FLUSH_PERIOD_PS;
         let old: Vec<FileRef> = self
             .dirty

@@ -191,10 +191,14 @@ impl<'a> Replay<'a> {
         self.vm.completed(at, self.sim, request, IoOutcome::Done);
         self.set_under_way(request, false);
         self.pause = Pause::default();
-        let Some(waiters) = self.waiters.get_mut(request.0 as usize) else { return };
-        for thread in std::mem::take(waiters) {
+        let slot = request.0 as usize;
+        let Some(waiters) = self.waiters.get_mut(slot) else { return };
+        let mut waiters = std::mem::take(waiters);
+        for thread in waiters.drain(..) {
             self.wake(thread, now_ps);
         }
+        // The next request of this number has waiters too: their list is not made anew.
+        self.waiters[slot] = waiters;
     }
 
     /// The report, after the run.

@@ -119,14 +119,17 @@ impl Replay<'_> {
         }
     }
 
-    /// Ends the requests that are done by now.
+    /// Ends the requests that are done by now, and begins the write-back that is due.
+    #[inline]
     pub(super) fn deliver(&mut self, cpu: usize) {
-        let now_ns = self.cpus[cpu].now_ps / PS;
-        while self.completions.next_at().is_some_and(|at| at <= now_ns) {
+        let now_ps = self.cpus[cpu].now_ps;
+        while self.completions.next_at().is_some_and(|at| at * PS <= now_ps) {
             let (at_ns, request) = self.completions.pop().expect("it was seen");
             self.complete(cpu, at_ns * PS, request);
         }
-        self.flush_periodically(cpu);
+        if now_ps >= self.next_flush_ps {
+            self.flush_old_files(cpu);
+        }
     }
 
     /// Lets the processor's clock go on to the next thing that will happen; false if nothing will.

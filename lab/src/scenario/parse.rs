@@ -8,7 +8,7 @@ use std::ops::Range;
 use thiserror::Error;
 use vellum_mm::Config;
 use vellum_mm::objects::file::{Medium, Warmth};
-use vellum_mm::replace::{Choice, POLICIES};
+use vellum_mm::replace::Choice;
 
 use super::call;
 use super::script::{Action, Call, Script, Step};
@@ -140,9 +140,8 @@ impl Reading {
                 }
             }
             "policy" => {
-                let names: Vec<_> = POLICIES.iter().map(|entry| entry.about.name).collect();
-                let expected = format!("a policy ({})", names.join(", "));
-                let name = words.word(&expected)?;
+                let expected = "a policy of `vellum policies`";
+                let name = words.word(expected)?;
                 config.policy = Choice::parse(name).map_err(|_| Wrong::new(expected, name))?;
             }
             "fault-around" => {

@@ -58,6 +58,13 @@ impl LruCurve {
         }
     }
 
+    /// The least frames with at most so many faults; those of
+    /// [`frames_enough`](Self::frames_enough) if no memory has as few.
+    pub fn frames_with(&self, faults: u64) -> u32 {
+        let faults = faults.max(self.cold);
+        self.faults.partition_point(|&at| at > faults) as u32 + 1
+    }
+
     /// The least frames with which only first uses fault.
     pub fn frames_enough(&self) -> u32 {
         self.faults.partition_point(|&faults| faults > self.cold) as u32 + 1

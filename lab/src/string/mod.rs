@@ -140,9 +140,9 @@ impl RefString {
         }
     }
 
-    /// Says that the last reference stands for `count` more, all to resident pages.
-    pub fn push_unrecorded(&mut self, count: u64) {
-        self.weight += count;
+    /// Says how many references the program made, those to pages that every memory holds included.
+    pub fn set_references(&mut self, references: u64) {
+        self.weight = references;
     }
 
     /// Says what a page holds; anonymous memory unless said.

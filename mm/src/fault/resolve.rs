@@ -297,6 +297,7 @@ fn swap_in<M: Machine>(
     let frame = locked.frame();
     let id = space.id();
     let sole = store.swap.references(slot) == 1 && locked.state().mapped() == 0;
+    let mut takes_back = false; // whether the slot goes with the entry that named it
     if scene.access == Access::Write && !sole {
         // Others have a right to these contents: the writer gets a copy at once.
         let leaf = space.leaf(machine, page).expect("the entry was read from it");
@@ -320,15 +321,18 @@ fn swap_in<M: Machine>(
         locked.clear(Flags::LEAVING | Flags::REFERENCED);
         finish_mapping(scene, space, area, &mut locked);
         let keep = scene.access != Access::Write && store.swap.keeps_clean_copies();
-        if sole && !keep && !locked.state().has(Flags::WRITING) {
-            swap::leave_cache(store, &mut locked);
+        takes_back = sole && !keep && !locked.state().has(Flags::WRITING);
+        if takes_back {
+            swap::take_back(store, &mut locked);
         }
         drop(locked);
         let read = scene.read;
         machine.happened(Event::SwapIn { space: id, page, slot, frame, read });
     }
     store.resident_down(id, Resides::Swapped);
-    swap::drop_reference(store, at, machine, slot);
+    if !takes_back {
+        swap::drop_reference(store, at, machine, slot);
+    }
     let counters = store.counters(at);
     if scene.read {
         counters.swap_in.add(1);

@@ -138,6 +138,38 @@ impl Buddy {
         }
     }
 
+    /// Takes up to `count` single frames and hands them to `each`; returns how many there were.
+    ///
+    /// They are those that as many calls of [`alloc`](Self::alloc) would take, in the same order, but
+    /// a run is divided once for all of them.
+    pub fn alloc_frames(&mut self, count: usize, mut each: impl FnMut(Frame)) -> usize {
+        let mut missing = count;
+        // Each turn takes frames, or lists some fresh ones.
+        while missing > 0 {
+            let Some(order) = self.shortest(0) else {
+                let Some((run, piece)) = self.take_fresh() else { break };
+                self.list(run, piece);
+                continue;
+            };
+            let run = self.take_listed(order);
+            let taken = missing.min(1 << order);
+            let index = self.index(run);
+            self.records[index..index + taken].fill(USED);
+            self.free_frames -= taken;
+            missing -= taken;
+            let mut rest = run.0 + taken as u32;
+            (run.0..rest).for_each(|frame| each(Frame(frame)));
+            // No shorter run was listed, so it does not matter in which order these are.
+            let end = run.0 + (1 << order);
+            while rest < end {
+                let piece = piece_order(rest, end);
+                self.push(Frame(rest), piece);
+                rest += 1 << piece;
+            }
+        }
+        count - missing
+    }
+
     /// Gives back a run obtained from [`alloc`](Self::alloc) with the same `order`.
     ///
     /// # Panics
@@ -152,6 +184,31 @@ impl Buddy {
         self.records[self.index(run)] = 0;
         self.free_frames += 1 << order;
         self.list(run, order);
+    }
+
+    /// Gives single frames back, as [`free`](Self::free) would one after another; but frames that make
+    /// a whole run, from its first to its last, are joined at once.
+    ///
+    /// # Panics
+    /// As [`free`](Self::free) does.
+    pub fn free_each(&mut self, mut frames: &[Frame]) {
+        while let Some(&run) = frames.first() {
+            let order = run_order(frames);
+            let (whole, rest) = frames.split_at(1 << order);
+            for &frame in whole {
+                let record = self.record(frame);
+                assert!(
+                    record == USED,
+                    "freed {frame:?} of order 0, which is {}",
+                    describe(record)
+                );
+                let index = self.index(frame);
+                self.records[index] = 0;
+            }
+            self.free_frames += whole.len();
+            self.list(run, order);
+            frames = rest;
+        }
     }
 
     /// Divides a run in use into runs of order `into`, each of which is then freed by itself.
@@ -259,10 +316,16 @@ impl Buddy {
         (fitting != 0).then(|| order + fitting.trailing_zeros() as Order)
     }
 
+    /// Takes the first listed run of this order, of which there must be one.
+    fn take_listed(&mut self, order: Order) -> Frame {
+        let run = self.heads[usize::from(order)].expect("an order with its bit set has a run");
+        self.unlink(run, order);
+        run
+    }
+
     /// Takes the first listed run of order `found` and frees what is beyond 2^`order` of it.
     fn carve(&mut self, found: Order, order: Order) -> Frame {
-        let run = self.heads[usize::from(found)].expect("an order with its bit set has a run");
-        self.unlink(run, found);
+        let run = self.take_listed(found);
         // The lower half is kept, so that frames are handed out upwards.
         for half in (order..found).rev() {
             self.push(buddy_of(run, half), half);
@@ -329,6 +392,14 @@ const fn buddy_of(run: Frame, order: Order) -> Frame {
 fn piece_order(start: u32, end: u32) -> Order {
     let room = (end - start).ilog2();
     start.trailing_zeros().min(room).min(u32::from(ORDER_MAX)) as Order
+}
+
+/// The order of the longest run that the first of `frames` make, in ascending order.
+fn run_order(frames: &[Frame]) -> Order {
+    let order_max = frames[0].0.trailing_zeros().min(frames.len().ilog2());
+    let order_max = order_max.min(u32::from(ORDER_MAX));
+    let ascending = frames[..1 << order_max].windows(2).take_while(|two| two[0].0 + 1 == two[1].0);
+    (1 + ascending.count()).ilog2() as Order
 }
 
 /// How many pieces of this order `start..end` falls into when it is cut as [`piece_order`] says.

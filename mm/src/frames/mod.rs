@@ -107,9 +107,17 @@ impl Frames {
     /// Gives back a frame whose descriptor has [ended](table::Locked::end).
     #[inline]
     pub fn free<M: Machine>(&self, at: At, machine: &M, frame: Frame) {
-        debug_assert!(self.table.peek(frame).kind() == Kind::Free);
-        self.zone.free(at.cpu, frame);
-        self.counters(at).freed.add(1);
-        machine.happened(Event::Free { frame });
+        self.free_each(at, machine, &[frame]);
+    }
+
+    /// Gives back frames whose descriptors have ended, in this order.
+    #[inline]
+    pub fn free_each<M: Machine>(&self, at: At, machine: &M, frames: &[Frame]) {
+        debug_assert!(frames.iter().all(|&frame| self.table.peek(frame).kind() == Kind::Free));
+        self.zone.free_each(at.cpu, frames);
+        self.counters(at).freed.add(frames.len() as u64);
+        for &frame in frames {
+            machine.happened(Event::Free { frame });
+        }
     }
 }

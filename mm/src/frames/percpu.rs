@@ -74,23 +74,22 @@ impl FrameCache {
     pub fn refill(&mut self, buddy: &mut Buddy) -> usize {
         let held = self.frames.len();
         let room = self.batch.min(self.high - held);
-        self.frames.extend(core::iter::from_fn(|| buddy.alloc(0)).take(room));
+        let taken = buddy.alloc_frames(room, |frame| self.frames.push(frame));
         self.frames[held..].reverse();
-        self.frames.len() - held
+        taken
     }
 
     /// Gives the batch that has been held longest back to `buddy`.
     pub fn drain(&mut self, buddy: &mut Buddy) {
-        for frame in self.frames.drain(..self.batch.min(self.frames.len())) {
-            buddy.free(frame, 0);
-        }
+        let batch = self.batch.min(self.frames.len());
+        buddy.free_each(&self.frames[..batch]);
+        self.frames.drain(..batch);
     }
 
     /// Gives every frame back to `buddy`.
     pub fn drain_all(&mut self, buddy: &mut Buddy) {
-        for frame in self.frames.drain(..) {
-            buddy.free(frame, 0);
-        }
+        buddy.free_each(&self.frames);
+        self.frames.clear();
     }
 
     /// Number of frames held.

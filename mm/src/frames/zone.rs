@@ -188,10 +188,21 @@ impl Zone {
     /// frame table catches it before.
     #[inline]
     pub fn free(&self, cpu: u32, frame: Frame) {
+        self.free_each(cpu, &[frame]);
+    }
+
+    /// Gives single frames back, by processor `cpu`, in this order.
+    ///
+    /// # Panics
+    /// As [`free`](Self::free) does.
+    #[inline]
+    pub fn free_each(&self, cpu: u32, frames: &[Frame]) {
         let own = &self.per_cpu[cpu as usize];
         let mut cache = own.cache.lock();
-        if cache.put(frame) {
-            self.with_buddy(|buddy| cache.drain(buddy));
+        for &frame in frames {
+            if cache.put(frame) {
+                self.with_buddy(|buddy| cache.drain(buddy));
+            }
         }
         own.held.store(cache.len(), Relaxed);
     }

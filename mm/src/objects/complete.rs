@@ -32,7 +32,7 @@ pub fn completed<M: Machine>(
     id: RequestId,
     outcome: IoOutcome,
 ) -> Request {
-    let request = store.requests.lock().end(id);
+    let request = store.end_request(id);
     for (i, &frame) in request.frames().iter().enumerate() {
         let file = match store.frames.table.peek(frame).kind() {
             Kind::File => Some(owner_of(store.frames.table.peek_owner(frame))),

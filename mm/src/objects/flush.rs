@@ -65,15 +65,19 @@ impl Flush {
         if let Some(pages) = self.pages.take() {
             machine.invalidate(self.space, pages);
         }
-        for &frame in &self.frames[..self.count] {
-            if store.frames.table.peek(frame).kind() == Kind::Free {
-                store.frames.free(at, machine, frame);
-                continue;
-            }
-            let mut locked = store.frames.table.lock(frame);
+        let table = &store.frames.table;
+        let mut frames = &self.frames[..self.count];
+        // Ends: each turn but the last deals with a held frame, and those ended before it.
+        while !frames.is_empty() {
+            let is_ended = |&&frame: &&Frame| table.peek(frame).kind() == Kind::Free;
+            let (ended, others) = frames.split_at(frames.iter().take_while(is_ended).count());
+            store.frames.free_each(at, machine, ended);
+            let Some((&held, rest)) = others.split_first() else { break };
+            let mut locked = table.lock(held);
             if locked.unhold() {
                 settle(store, at, machine, locked);
             }
+            frames = rest;
         }
         self.count = 0;
     }

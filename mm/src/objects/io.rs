@@ -11,9 +11,10 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::addr::Frame;
+use crate::addr::{Frame, Slot};
 use crate::event::Target;
 
 /// Pages of one request at the most: 128 KiB, Linux's default read-ahead window.
@@ -50,11 +51,19 @@ pub struct Request {
     pub direction: Direction,
     /// Where on which device the first page is.
     pub target: Target,
-    frames: [Frame; IO_PAGES_MAX],
-    count: u32,
+    frames: [Frame; IO_PAGES_MAX], // 0 beyond `count`
+    count: u32,                    // 0 in a slot that no request is in
 }
 
 impl Request {
+    const NONE: Request = Request {
+        id: RequestId(0),
+        direction: Direction::Read,
+        target: Target::Swap(Slot(0)),
+        frames: [Frame(0); IO_PAGES_MAX],
+        count: 0,
+    };
+
     /// The frames, in the order of the pages on the device.
     pub fn frames(&self) -> &[Frame] {
         &self.frames[..self.count as usize]
@@ -68,7 +77,7 @@ impl Request {
 
 /// All requests under way.
 pub struct Requests {
-    slots: Box<[Option<Request>]>,
+    slots: Box<[Request]>,
     free: Vec<u32>,
     queued: VecDeque<RequestId>,
     /// Pages being written.
@@ -79,7 +88,7 @@ impl Requests {
     /// Room for `capacity` requests at once.
     pub fn new(capacity: u32) -> Requests {
         Requests {
-            slots: (0..capacity).map(|_| None).collect(),
+            slots: vec![Request::NONE; capacity as usize].into_boxed_slice(),
             free: (0..capacity).rev().collect(),
             queued: VecDeque::with_capacity(capacity as usize),
             writes: 0,
@@ -88,7 +97,7 @@ impl Requests {
 
     /// Every request under way, whether a disk has it already or not.
     pub fn under_way(&self) -> impl Iterator<Item = &Request> {
-        self.slots.iter().flatten()
+        self.slots.iter().filter(|request| request.count > 0)
     }
 
     /// Whether no further request fits until one is completed.
@@ -106,18 +115,23 @@ impl Requests {
         self.writes
     }
 
+    /// Requests that the world has not taken yet.
+    pub fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
     /// Any write under way, for who waits for memory.
     pub fn some_write(&self) -> Option<RequestId> {
         if self.writes == 0 {
             return None;
         }
-        let mut all = self.slots.iter().flatten();
+        let mut all = self.under_way();
         all.find(|request| request.direction == Direction::Write).map(|request| request.id)
     }
 
     /// Any request under way, for who waits for room.
     pub fn some(&self) -> Option<RequestId> {
-        self.slots.iter().flatten().next().map(|request| request.id)
+        self.under_way().next().map(|request| request.id)
     }
 
     /// The number that the next submitted request will have; `None` if no further one fits.
@@ -138,15 +152,11 @@ impl Requests {
         assert!((1..=IO_PAGES_MAX).contains(&frames.len()), "a request has 1 to 32 pages");
         let slot = self.free.pop()?;
         let id = RequestId(slot);
-        let mut request = Request {
-            id,
-            direction,
-            target,
-            frames: [Frame(0); IO_PAGES_MAX],
-            count: frames.len() as u32,
-        };
+        // In place, as most requests have few of the frames that there is room for.
+        let request = &mut self.slots[slot as usize];
+        (request.id, request.direction, request.target) = (id, direction, target);
         request.frames[..frames.len()].copy_from_slice(frames);
-        self.slots[slot as usize] = Some(request);
+        request.count = frames.len() as u32;
         self.queued.push_back(id);
         if direction == Direction::Write {
             self.writes += frames.len();
@@ -155,18 +165,23 @@ impl Requests {
     }
 
     /// The oldest request that the world has not taken yet.
+    #[inline]
     pub fn take(&mut self) -> Option<Request> {
         let id = self.queued.pop_front()?;
-        self.slots[id.0 as usize]
+        Some(self.slots[id.0 as usize])
     }
 
     /// Ends a request that was taken.
     ///
     /// # Panics
     /// If it is not under way.
+    #[inline]
     pub fn end(&mut self, id: RequestId) -> Request {
-        let request = self.slots[id.0 as usize].take();
-        let request = request.unwrap_or_else(|| panic!("{id:?} is not under way"));
+        let slot = &mut self.slots[id.0 as usize];
+        assert!(slot.count > 0, "{id:?} is not under way");
+        let request = *slot;
+        slot.frames[..request.count as usize].fill(Frame(0));
+        slot.count = 0;
         self.free.push(id.0);
         if request.direction == Direction::Write {
             self.writes -= request.count as usize;
@@ -178,7 +193,6 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::Slot;
 
     #[test]
     fn requests_are_taken_in_order_and_their_numbers_reused_after_the_end() {

@@ -277,7 +277,7 @@ fn read<'a, M: Machine>(
     let Some(first) = needed.or_else(|| window.clone().find(|&i| missing(object, i))) else {
         return Find::Beyond;
     };
-    if store.requests.lock().is_full() {
+    if store.is_full_of_requests() {
         return wait_for_room(store);
     }
     if !machine.permits(Operation::Io) {
@@ -355,7 +355,7 @@ fn submit_read<'a, M: Machine>(
         *place = frame;
     }
     let target = Target::File(file, run.start);
-    let submitted = store.requests.lock().submit(Direction::Read, target, &frames[..count]);
+    let submitted = store.submit(Direction::Read, target, &frames[..count]);
     let Some(request) = submitted else {
         // Other processors took the last room: as if nothing had been begun.
         for (index, frame) in run.zip(frames) {
@@ -398,7 +398,7 @@ fn read_swapped<'a, M: Machine>(
     };
     let target = Target::Swap(slot);
     let frame = locked.frame();
-    let submitted = store.requests.lock().submit(Direction::Read, target, &[frame]);
+    let submitted = store.submit(Direction::Read, target, &[frame]);
     let Some(request) = submitted else {
         remove(store, at, machine, object, index, Cached::Swapped(slot));
         store.release(at, machine, locked);

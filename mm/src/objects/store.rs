@@ -6,17 +6,17 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use spin::Mutex;
 
 use super::Flush;
 use super::complete::swapped_page;
 use super::file::Files;
-use super::io::Requests;
+use super::io::{Direction, Request, RequestId, Requests};
 use super::swap::Swap;
 use crate::addr::{Frame, Page, Slot};
-use crate::event::Counters;
+use crate::event::{Counters, Target};
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::frames::zone::Reserve;
 use crate::frames::{Frames, NoMemory, rmap};
@@ -82,8 +82,12 @@ pub struct Store {
     pub files: Files,
     /// The swap device.
     pub swap: Swap,
-    /// I/O under way.
+    /// I/O under way; changed by [`submit`](Self::submit) and its like.
     pub requests: Mutex<Requests>,
+    /// How many of them no disk has taken yet; stored by who holds the lock.
+    requests_queued: AtomicUsize,
+    /// Whether no further one fits; stored by who holds the lock.
+    requests_full: AtomicBool,
     /// Settings.
     pub tunables: Tunables,
     /// The frame of zeros that reads of untouched anonymous memory map.
@@ -116,11 +120,56 @@ impl Store {
             files: Files::new(),
             swap,
             requests: Mutex::new(requests),
+            requests_queued: AtomicUsize::new(0),
+            requests_full: AtomicBool::new(false),
             tunables,
             zero,
             resident: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
             space_ids: Mutex::new(SpaceIds { unused: 0, free: Vec::new() }),
         }
+    }
+
+    /// Queues a request; as [`Requests::submit`].
+    pub(crate) fn submit(
+        &self,
+        direction: Direction,
+        target: Target,
+        frames: &[Frame],
+    ) -> Option<RequestId> {
+        self.with_requests(|requests| requests.submit(direction, target, frames))
+    }
+
+    /// The oldest request that the world has not taken yet. One that another processor submits this
+    /// very moment may be missed; that one will ask.
+    #[inline]
+    pub(crate) fn next_request(&self) -> Option<Request> {
+        // Asked after every fault, few of which submit anything.
+        if self.requests_queued.load(Relaxed) == 0 {
+            return None;
+        }
+        self.with_requests(Requests::take)
+    }
+
+    /// Ends a request that was taken; as [`Requests::end`].
+    #[inline]
+    pub(crate) fn end_request(&self, id: RequestId) -> Request {
+        self.with_requests(|requests| requests.end(id))
+    }
+
+    /// Whether no further request fits until one is completed; a hint while others submit.
+    #[inline]
+    pub(crate) fn is_full_of_requests(&self) -> bool {
+        self.requests_full.load(Relaxed)
+    }
+
+    /// Changes the requests and publishes what is asked of them most.
+    #[inline(always)]
+    fn with_requests<T>(&self, work: impl FnOnce(&mut Requests) -> T) -> T {
+        let mut requests = self.requests.lock();
+        let result = work(&mut requests);
+        self.requests_queued.store(requests.queued(), Relaxed);
+        self.requests_full.store(requests.is_full(), Relaxed);
+        result
     }
 
     /// The counters of the processor that asks.
@@ -172,6 +221,15 @@ impl Store {
     pub(crate) fn resident_down(&self, space: SpaceId, what: Resides) {
         let before = self.resident[space.0 as usize][what as usize].fetch_sub(1, Relaxed);
         debug_assert!(before > 0, "{space:?} has fewer pages than none");
+    }
+
+    /// Counts `gone` pages less of a space.
+    pub(crate) fn resident_down_by(&self, space: SpaceId, gone: Resident) {
+        let counts = &self.resident[space.0 as usize];
+        for (count, gone) in counts.iter().zip([gone.anon, gone.file, gone.swapped]) {
+            let before = count.fetch_sub(gone, Relaxed);
+            debug_assert!(before >= gone, "{space:?} has fewer pages than none");
+        }
     }
 
     /// Takes a frame for contents of programs: `kind`, no flags. Keeps the reserve, never reclaims.

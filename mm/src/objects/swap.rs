@@ -101,6 +101,14 @@ impl Swap {
         self.slots.lock().duplicate(slot);
     }
 
+    /// The only entry that named `slot` is gone, and its frame no longer holds a copy: the slot is free.
+    fn take_back(&self, slot: Slot) {
+        let mut slots = self.slots.lock();
+        slots.clear_cached(slot);
+        let last = slots.free(slot);
+        debug_assert!(last, "{slot:?} has other uses");
+    }
+
     /// One entry less names `slot`. Gives the frame that caches it, if no entry is left.
     pub(crate) fn drop_reference(&self, slot: Slot) -> Option<Frame> {
         let mut slots = self.slots.lock();
@@ -138,7 +146,7 @@ pub fn find<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -
         }
         return Find::Ready(locked);
     }
-    if store.requests.lock().is_full() {
+    if store.is_full_of_requests() {
         return page_cache::wait_for_room(store);
     }
     if !machine.permits(Operation::Io) {
@@ -163,7 +171,7 @@ pub fn find<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -
         from -= 1;
     }
     let target = Target::Swap(Slot(run.start.0 + from as u32));
-    let submitted = store.requests.lock().submit(Direction::Read, target, &frames[from..to]);
+    let submitted = store.submit(Direction::Read, target, &frames[from..to]);
     let Some(request) = submitted else {
         for &frame in &frames[from..to] {
             give_up(store, at, machine, store.frames.table.lock(frame));
@@ -181,6 +189,9 @@ pub fn find<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -
 
 /// The slots to read with `slot`: those of its cluster next to it that hold something not in memory.
 fn neighbours(store: &Store, slot: Slot) -> Range<Slot> {
+    if store.swap.config.page_cluster == 0 {
+        return slot..Slot(slot.0 + 1);
+    }
     let slots = store.swap.slots.lock();
     let cluster = slots.cluster(slot, u32::from(store.swap.config.page_cluster));
     let wanted = |slot: u32| {
@@ -226,6 +237,14 @@ pub(crate) fn leave_cache(store: &Store, frame: &mut Locked<'_>) {
         frame.clear(Flags::IN_SWAP);
         frame.set_owner(0);
     }
+}
+
+/// Takes a frame that is mapped again out of the swap cache, and with the entry that named its slot,
+/// the only one, the slot's use.
+pub(crate) fn take_back(store: &Store, frame: &mut Locked<'_>) {
+    store.swap.take_back(slot_of(frame));
+    frame.clear(Flags::IN_SWAP);
+    frame.set_owner(0);
 }
 
 /// Frees an unmapped frame of the swap cache that a read was, or would have been, for.

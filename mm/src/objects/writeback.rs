@@ -47,7 +47,7 @@ pub fn write_back<M: Machine>(
     let mut next = range.start;
     // Ends: each turn advances `next` beyond the run that it wrote.
     while let Some(run) = dirty_run(store, machine, &object, next..range.end) {
-        if written.pages >= pages_max || store.requests.lock().is_full() {
+        if written.pages >= pages_max || store.is_full_of_requests() {
             written.more = true;
             break;
         }
@@ -103,7 +103,7 @@ fn write_run<M: Machine>(
         *place = frame;
     }
     let target = Target::File(file, run.start);
-    let submitted = store.requests.lock().submit(Direction::Write, target, &frames[..count])?;
+    let submitted = store.submit(Direction::Write, target, &frames[..count])?;
     for &frame in &frames[..count] {
         let mut locked = store.frames.table.lock(frame);
         protect_everywhere(store, machine, &locked);

@@ -138,7 +138,7 @@ fn evict_anon<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<
     let number = frame.frame();
     let had_slot = frame.state().has(Flags::IN_SWAP);
     let clean = had_slot && !is_dirty(machine, &frame);
-    if !clean && (store.requests.lock().is_full() || !machine.permits(Operation::Io)) {
+    if !clean && (store.is_full_of_requests() || !machine.permits(Operation::Io)) {
         return stuck(store, machine, frame);
     }
     let (slot, uses) = if had_slot {
@@ -179,7 +179,7 @@ fn evict_file<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<
     let Some(mut object) = object.try_lock() else { return stuck(store, machine, frame) };
     let memory = object.medium == Medium::Memory;
     let dirty = (memory || is_dirty(machine, &frame)) && !object.gone;
-    if dirty && (store.requests.lock().is_full() || !machine.permits(Operation::Io)) {
+    if dirty && (store.is_full_of_requests() || !machine.permits(Operation::Io)) {
         return stuck(store, machine, frame);
     }
     let slot = if memory && dirty {
@@ -226,7 +226,7 @@ fn submit_write<M: Machine>(
     target: Target,
 ) -> Evicted {
     let number = frame.frame();
-    let submitted = store.requests.lock().submit(Direction::Write, target, &[number]);
+    let submitted = store.submit(Direction::Write, target, &[number]);
     if submitted.is_none() {
         return Evicted::Stuck;
     }

@@ -4,8 +4,8 @@
 //! writes them on a [`Board`], in the policy's own words and order, so that whoever explains a decision
 //! need not know how the policy keeps its books.
 //!
-//! Nothing here is on the path of a reference: a policy that nobody looks at pays nothing. Members are
-//! handed over by an iterator, so that showing allocates nothing either.
+//! Nothing here is on the path of a reference: a policy that nobody looks at pays nothing, and one that
+//! is looked at may sort a copy of what it keeps.
 //!
 //! Knows nothing of: how a board looks.
 

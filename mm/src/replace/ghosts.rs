@@ -1,28 +1,31 @@
 //! Ghosts: pages that are gone, and remembered.
 //!
 //! A policy that learns from its mistakes recognises a page that it evicted too early. It remembers
-//! the identities of evicted pages, without their frames: *ghosts*. Each has a number beyond those of
-//! the frames, so that rings over frames and ghosts can hold both.
+//! the identities of evicted pages, without their frames: *ghosts*. Each has a number beyond those
+//! of the frames, so that rings over frames and ghosts can hold both.
 //!
-//! An open-addressed table with linear probing finds a ghost by its page; removal closes the gap, so
-//! that a search never passes dead places. (D. E. Knuth, The Art of Computer Programming 3, 6.4,
-//! algorithm R.)
+//! A table of chains finds a ghost by its page: each place holds the first ghost of a chain, and
+//! each ghost the next. There are two to four places a ghost, so that most chains are empty or have
+//! one member, and adding to one needs no search: the branches of a longer search would cost more
+//! than everything else that a policy does.
 //!
-//! Invariant: all arrays are made at construction. At most half the table is in use, so that a search
-//! looks at one or two places.
+//! Invariant: all arrays are made at construction. Links are indices + 1, so that zero bytes are an
+//! empty table.
 
 use alloc::boxed::Box;
 use alloc::vec;
-use alloc::vec::Vec;
 
 use super::PageId;
 use crate::addr::Frame;
 
 /// A set of at most `capacity` remembered pages: 20 to 28 bytes each.
 pub(super) struct Ghosts {
-    table: Box<[u32]>, // ghost's index + 1, or 0
+    places: Box<[u32]>, // the first of a chain
+    next: Box<[u32]>,   // by ghost: the next of its chain, or of those that are free
     pages: Box<[PageId]>,
-    free: Vec<u32>,
+    free: u32,  // the first that was a ghost and is none now
+    fresh: u32, // all from this index on have never been ghosts
+    len: usize,
     first: Frame, // the number of the ghost with index 0
 }
 
@@ -32,38 +35,40 @@ impl Ghosts {
         assert!(capacity <= (u32::MAX - first.0) as usize, "ghosts are numbered in 32 bits");
         let places = (capacity * 2).next_power_of_two();
         Ghosts {
-            table: vec![0; places].into_boxed_slice(),
+            places: vec![0; places].into_boxed_slice(),
+            next: vec![0; capacity].into_boxed_slice(),
             pages: vec![PageId(0); capacity].into_boxed_slice(),
-            free: (0..capacity as u32).rev().collect(),
+            free: 0,
+            fresh: 0,
+            len: 0,
             first,
         }
     }
 
     /// How many there can be.
+    #[inline]
     pub(super) fn capacity(&self) -> usize {
         self.pages.len()
     }
 
     /// How many there are.
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.pages.len() - self.free.len()
+        self.len
     }
 
-    /// The ghost of `page`.
+    /// The ghost of `page`; of several, the latest.
     #[inline]
     pub(super) fn find(&self, page: PageId) -> Option<Frame> {
-        let mask = self.table.len() - 1;
-        let mut place = self.home(page);
-        // Ends: half the places are empty.
-        loop {
-            match self.table[place] {
-                0 => return None,
-                entry if self.pages[entry as usize - 1] == page => {
-                    return Some(Frame(self.first.0 + entry - 1));
-                }
-                _ => place = (place + 1) & mask,
+        let mut link = self.places[self.place_of(page)];
+        // Ends: chains have ends.
+        while let Some(index) = link.checked_sub(1) {
+            if self.pages[index as usize] == page {
+                return Some(Frame(self.first.0 + index));
             }
+            link = self.next[index as usize];
         }
+        None
     }
 
     /// The page of a ghost.
@@ -72,21 +77,28 @@ impl Ghosts {
         self.pages[(ghost.0 - self.first.0) as usize]
     }
 
-    /// Remembers `page`, which has no ghost.
+    /// Remembers `page`.
     ///
     /// # Panics
     /// If there are as many ghosts as there can be.
+    #[inline]
     pub(super) fn insert(&mut self, page: PageId) -> Frame {
-        debug_assert!(self.find(page).is_none(), "{page:?} has a ghost already");
-        let index =
-            self.free.pop().expect("the caller forgets a ghost before it adds one too many");
+        let index = if let Some(index) = self.free.checked_sub(1) {
+            self.free = self.next[index as usize];
+            index
+        } else {
+            self.fresh += 1;
+            self.fresh - 1
+        };
+        let place = self.place_of(page);
+        assert!(
+            (index as usize) < self.pages.len(),
+            "the caller forgets a ghost before it adds one too many"
+        );
         self.pages[index as usize] = page;
-        let mask = self.table.len() - 1;
-        let mut place = self.home(page);
-        while self.table[place] != 0 {
-            place = (place + 1) & mask;
-        }
-        self.table[place] = index + 1;
+        self.next[index as usize] = self.places[place];
+        self.places[place] = index + 1;
+        self.len += 1;
         Frame(self.first.0 + index)
     }
 
@@ -94,37 +106,36 @@ impl Ghosts {
     ///
     /// # Panics
     /// If there is no such ghost.
+    #[inline]
     pub(super) fn remove(&mut self, ghost: Frame) {
         let index = ghost.0 - self.first.0;
-        let mask = self.table.len() - 1;
-        let mut gap = self.home(self.pages[index as usize]);
-        while self.table[gap] != index + 1 {
-            assert_ne!(self.table[gap], 0, "{ghost:?} is no ghost");
-            gap = (gap + 1) & mask;
-        }
-        // Whoever stands behind the gap and could stand in it moves there, and leaves a gap.
-        let mut place = gap;
-        loop {
-            place = (place + 1) & mask;
-            let entry = self.table[place];
-            if entry == 0 {
-                break;
-            }
-            let home = self.home(self.pages[entry as usize - 1]);
-            if (place.wrapping_sub(home) & mask) >= (place.wrapping_sub(gap) & mask) {
-                self.table[gap] = entry;
-                gap = place;
+        let place = self.place_of(self.page(ghost));
+        let next = self.next[index as usize];
+        if self.places[place] == index + 1 {
+            self.places[place] = next;
+        } else {
+            let mut before = self.places[place];
+            // Ends: chains have ends.
+            loop {
+                assert_ne!(before, 0, "{ghost:?} is no ghost");
+                let link = &mut self.next[before as usize - 1];
+                if *link == index + 1 {
+                    *link = next;
+                    break;
+                }
+                before = *link;
             }
         }
-        self.table[gap] = 0;
-        self.free.push(index);
+        self.next[index as usize] = self.free;
+        self.free = index + 1;
+        self.len -= 1;
     }
 
-    /// Where the search for `page` begins: Fibonacci hashing, the upper bits of a product.
+    /// The chain of `page`: Fibonacci hashing, the upper bits of a product.
     #[inline]
-    fn home(&self, page: PageId) -> usize {
+    fn place_of(&self, page: PageId) -> usize {
         let product = page.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (product >> 32) as usize & (self.table.len() - 1)
+        (product >> 32) as usize & (self.places.len() - 1)
     }
 }
 

@@ -36,7 +36,10 @@
 //! [`replace`]: Policy::replace
 
 pub mod board;
+mod chance;
 mod ghosts;
+mod heap;
+mod queues;
 mod settings;
 
 pub use settings::{Setting, SettingError, Settings};
@@ -87,7 +90,26 @@ registry! {
     foreseen opt::Opt;
     observed lru::Lru;
     blind clock::Clock;
+    blind enhanced_clock::EnhancedClock;
+    observed clock_sweep::ClockSweep;
+    blind nru::Nru;
+    blind aging::Aging;
+    observed mru::Mru;
+    observed lfu::Lfu;
+    observed lru_k::LruK;
+    sizing working_set::WorkingSet;
+    blind wsclock::WsClock;
+    sizing pff::Pff;
     blind random::Random;
+    blind sieve::Sieve;
+    observed s3_fifo::S3Fifo;
+    observed two_q::TwoQ;
+    observed arc::Arc;
+    blind car::Car;
+    observed lirs::Lirs;
+    blind clock_pro::ClockPro;
+    blind linux::Linux;
+    blind mglru::Mglru;
 }
 
 /// The policy of this name.
@@ -366,6 +388,8 @@ impl Replacement {
     }
 }
 
+#[cfg(test)]
+mod batches;
 #[cfg(test)]
 mod testing;
 

@@ -66,10 +66,14 @@ impl Opt {
         index
     }
 
+    /// By what frames are ordered: those with a higher key go first.
+    fn key(&self, index: u32) -> (u64, PageId) {
+        (self.next[index as usize], self.pages[index as usize])
+    }
+
     /// Whether `a` goes before `b`.
     fn goes_first(&self, a: u32, b: u32) -> bool {
-        let key = |index: u32| (self.next[index as usize], self.pages[index as usize]);
-        key(a) > key(b)
+        self.key(a) > self.key(b)
     }
 
     fn put(&mut self, place: usize, index: u32) {
@@ -130,11 +134,11 @@ impl Policy for Opt {
     }
 
     fn show(&self, board: &mut dyn Board) {
-        // In order of the frames' numbers: a heap has no other order, and this is no place to sort.
-        let frames = (0..self.places.len()).filter(|&index| self.places[index] != NOWHERE);
-        let mut members = frames.map(|index| {
-            let member = Member::frame(Frame(self.first.0 + index as u32));
-            match self.next[index] {
+        let mut frames = self.heap.clone();
+        frames.sort_unstable_by(|&a, &b| self.key(b).cmp(&self.key(a)));
+        let mut members = frames.iter().map(|&index| {
+            let member = Member::frame(Frame(self.first.0 + index));
+            match self.next[index as usize] {
                 u64::MAX => member.with_label("never"),
                 next => member.with_count(next),
             }

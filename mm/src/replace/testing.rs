@@ -265,3 +265,56 @@ pub(super) fn includes(spec: &str) {
         }
     }
 }
+
+/// In a machine, frames are evicted in batches before others come, bits are set at any time, and by
+/// accident a page is in two frames.
+#[test]
+fn every_policy_gives_up_what_it_holds_and_nothing_else() {
+    for entry in super::POLICIES {
+        let name = entry.about.name;
+        for seed in 0..60 {
+            let mut rng = Pcg64Mcg::seed_from_u64(seed);
+            let frames = rng.random_range(1..40_usize);
+            let mut replacement = (entry.make)(&Parameters::new(frames));
+            let mut bits = Bits::new(frames);
+            let mut held = vec![false; frames];
+            for step in 0..1000 {
+                let index = rng.random_range(0..frames);
+                let frame = Frame(index as u32);
+                let page = PageId(rng.random_range(0..2 * frames as u64));
+                bits.accessed[rng.random_range(0..frames)] = true;
+                bits.now += 1;
+                let batch = rng.random_range(0..8);
+                let policy = replacement.as_policy_mut();
+                match rng.random_range(0..8) {
+                    0 => {
+                        for _ in 0..batch {
+                            let victim = policy.evict(&mut bits);
+                            assert_eq!(victim.is_some(), held.contains(&true), "{name}, {step}");
+                            let Some(victim) = victim else { break };
+                            let was_held = core::mem::take(&mut held[victim.index()]);
+                            assert!(was_held, "{name}, seed {seed}, step {step}: {victim:?}");
+                        }
+                    }
+                    1 if held[index] => {
+                        policy.remove(frame);
+                        held[index] = false;
+                    }
+                    2 => {
+                        let victim = policy.replace(page, &mut bits);
+                        assert_eq!(victim.is_some(), held.contains(&true), "{name}, {step}");
+                        assert!(victim.is_none_or(|victim| held[victim.index()]), "{name}, {step}");
+                    }
+                    3 => replacement.touch(frame),
+                    _ if !held[index] => {
+                        policy.insert(frame, page);
+                        held[index] = true;
+                    }
+                    _ => policy.tick(&mut bits),
+                }
+                let count = held.iter().filter(|&&held| held).count();
+                assert_eq!(replacement.as_policy().len(), count, "{name}, seed {seed}, {step}");
+            }
+        }
+    }
+}

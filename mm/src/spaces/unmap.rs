@@ -7,7 +7,7 @@ use crate::addr::{Page, Pages};
 use crate::frames::rmap;
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine};
-use crate::objects::store::Resides;
+use crate::objects::store::{Resident, Resides};
 use crate::objects::{Flush, Store, swap};
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, LEAF_PAGES};
 
@@ -78,7 +78,7 @@ pub(super) fn clear<M: Machine>(
     flush: &mut Flush,
 ) {
     let locked_area = area.flags.contains(VmaFlags::LOCKED);
-    let id = space.id();
+    let mut gone = Resident::default();
     x86::for_leaves(machine, space.root(), pages, |leaf, part| {
         let table = machine.table(leaf);
         let first = (part.start.0 % LEAF_PAGES) as usize;
@@ -88,7 +88,7 @@ pub(super) fn clear<M: Machine>(
                 Holds::Empty => {}
                 Holds::Swapped(slot) => {
                     x86::store(word, Entry(0));
-                    store.resident_down(id, Resides::Swapped);
+                    gone.swapped += 1;
                     swap::drop_reference(store, at, machine, slot);
                 }
                 Holds::Frame(frame) if frame == store.zero => {
@@ -104,14 +104,17 @@ pub(super) fn clear<M: Machine>(
                         drop(locked);
                         x86::store(word, Entry(0));
                         if let Holds::Swapped(slot) = now.holds() {
-                            store.resident_down(id, Resides::Swapped);
+                            gone.swapped += 1;
                             swap::drop_reference(store, at, machine, slot);
                         }
                         continue;
                     }
                     let old = x86::swap(word, Entry(0));
                     flush.page(page);
-                    store.resident_down(id, Resides::from(locked.state().kind()));
+                    match Resides::from(locked.state().kind()) {
+                        Resides::Anon => gone.anon += 1,
+                        _ => gone.file += 1,
+                    }
                     let entry_at = x86::entry_at(leaf, page);
                     rmap::remove(&store.frames, at, machine, &mut locked, entry_at);
                     if locked_area && locked.state().pins() > 0 {
@@ -122,6 +125,7 @@ pub(super) fn clear<M: Machine>(
             }
         }
     });
+    store.resident_down_by(space.id(), gone);
 }
 
 /// Hands a frame that has just lost the mapping `old` to `flush`, which decides what becomes of it
