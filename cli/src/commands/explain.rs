@@ -242,8 +242,12 @@ fn anomaly(args: &ExplainArgs, subject: Subject) -> Result<ExitCode> {
             )?;
         }
         let Some(first) = found.first() else { return Ok(writeln!(out, "{none}")?) };
+        if subject.plays() {
+            writeln!(out, "{name} plays; this holds for seed {}", first.fewer.seed())?;
+        }
         if shortest {
-            writeln!(out, "a shortest string with the anomaly:")?;
+            let pages = Bounds::default().pages;
+            writeln!(out, "no shorter string of reads of up to {pages} pages has the anomaly:")?;
         } else if !given {
             writeln!(out, "found by chance; a shorter one may exist:")?;
         }

@@ -12,10 +12,11 @@
 //! Hierarchies", IBM Systems Journal 9(2), 1970.
 
 use serde::Serialize;
+use vellum_mm::replace::Settings;
 
 use super::memory::Memory;
 use super::twister::Twister;
-use super::{FRAMES_MAX, Lesson, LessonError, Refs, Subject};
+use super::{FRAMES_MAX, Homework, Lesson, LessonError, Refs, Subject};
 
 /// How far to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +76,20 @@ pub fn is_stack(subject: &Subject) -> bool {
     matches!(subject.name(), "lru" | "opt" | "mru" | "UNOPT")
 }
 
+/// Whether a reference to the page that was referenced just before changes nothing, so that a shortest
+/// string has none: the search can leave them out.
+fn ignores_repeats(subject: &Subject) -> bool {
+    match subject {
+        Subject::Vellum(choice) => match choice.entry.about.name {
+            "fifo" | "lru" | "mru" | "opt" => true,
+            // The bit is set already, unless a load leaves it clear.
+            "clock" => choice.settings == Settings::NONE,
+            _ => false,
+        },
+        Subject::Homework(homework) => !matches!(homework, Homework::Clock { .. }),
+    }
+}
+
 /// Every number of frames with an anomaly in the lesson's string, fewest first.
 pub fn all_in(lesson: &Lesson) -> Vec<Anomaly> {
     let most = (lesson.refs().pages() as u64).min(FRAMES_MAX.into());
@@ -103,7 +118,7 @@ pub fn search(subject: Subject, bounds: Bounds) -> Result<Search, LessonError> {
     let mut length = 1;
     let mut whole = 0;
     while left > 0 {
-        let mut string = Canonical::new(length, pages);
+        let mut string = Canonical::new(length, pages, ignores_repeats(&subject));
         loop {
             if left == 0 {
                 break;
@@ -212,11 +227,23 @@ fn renamed(string: &[u32]) -> Vec<u32> {
 struct Canonical {
     pages: Vec<u32>,
     limit: u32,
+    /// Whether to leave out those in which a page follows itself.
+    skips_repeats: bool,
 }
 
 impl Canonical {
-    fn new(length: usize, limit: u32) -> Canonical {
-        Canonical { pages: vec![0; length], limit }
+    fn new(length: usize, limit: u32, skips_repeats: bool) -> Canonical {
+        let mut string = Canonical { pages: vec![0; length], limit, skips_repeats };
+        string.reset(1);
+        string
+    }
+
+    /// The lowest pages from `at` on.
+    fn reset(&mut self, at: usize) {
+        for at in at..self.pages.len() {
+            let repeats = self.skips_repeats && self.pages[at - 1] == 0;
+            self.pages[at] = u32::from(repeats && self.limit > 1);
+        }
     }
 
     /// Goes to the next one; false if this was the last.
@@ -224,9 +251,12 @@ impl Canonical {
         for at in (1..self.pages.len()).rev() {
             // A page may be one that occurs before, or the next new one.
             let new = self.pages[..at].iter().max().map_or(0, |most| most + 1);
-            if self.pages[at] < new && self.pages[at] + 1 < self.limit {
-                self.pages[at] += 1;
-                self.pages[at + 1..].fill(0);
+            let most = new.min(self.limit - 1);
+            let repeat = self.skips_repeats.then_some(self.pages[at - 1]);
+            let next = (self.pages[at] + 1..=most).find(|&page| Some(page) != repeat);
+            if let Some(next) = next {
+                self.pages[at] = next;
+                self.reset(at + 1);
                 return true;
             }
         }

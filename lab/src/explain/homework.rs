@@ -48,8 +48,8 @@ impl Homework {
             Homework::Unopt => "evicts the page that is needed soonest, from the future: the worst",
             Homework::Rand => "evicts any page, by the chance of the OSTEP homework",
             Homework::Clock { .. } => {
-                "OSTEP homework: draws pages by chance, lowers their use counts, evicts at 0; the \
-                 textbooks' circle with one bit is `clock`"
+                "draws pages by chance, lowers their use counts, evicts at 0 (OSTEP homework; the \
+                 textbooks' circle with one bit is `clock`)"
             }
         }
     }

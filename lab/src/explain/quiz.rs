@@ -47,7 +47,7 @@ impl Grade {
 /// # Errors
 /// If `out` cannot be written.
 pub fn ask(lesson: &Lesson, out: &mut dyn Write) -> io::Result<()> {
-    let (name, frames) = (lesson.subject().name(), lesson.frames());
+    let (name, frames) = (lesson.subject().spec(), lesson.frames());
     let frames = if frames == 1 { "1 frame".to_owned() } else { format!("{frames} frames") };
     writeln!(
         out,

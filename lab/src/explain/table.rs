@@ -73,7 +73,7 @@ impl<'a> Table<'a> {
     /// If `out` cannot be written, here and below.
     pub fn write_title(&self, out: &mut dyn Write) -> io::Result<()> {
         let Lesson { subject, frames, refs, .. } = self.lesson;
-        let (name, line) = (subject.name(), subject.line());
+        let (name, line) = (subject.spec(), subject.line());
         writeln!(out, "{name}, {}: {line}", plural(u64::from(*frames), "frame"))?;
         let pages = plural(refs.pages() as u64, "page");
         writeln!(out, "{} to {pages}", plural(refs.len() as u64, "reference"))
@@ -260,7 +260,10 @@ fn members(list: &List) -> String {
             hand => format!("{hand}>"),
         });
         let label = entry.label.map_or(String::new(), |label| format!(":{label}"));
-        let count = entry.count.map_or(String::new(), |count| format!(":{count}"));
+        let count = entry.count.map_or(String::new(), |count| match list.name {
+            "counters" => format!(":{count:08b}"), // shift registers: aging
+            _ => format!(":{count}"),
+        });
         format!("{}{}{label}{count}", hands.collect::<String>(), entry.page)
     };
     list.members.iter().map(member).collect::<Vec<String>>().join(" ")

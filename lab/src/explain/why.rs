@@ -15,6 +15,7 @@ const NAMED_MAX: usize = 5;
 pub(super) struct Scene<'a> {
     pub(super) refs: &'a Refs,
     pub(super) subject: &'a str,
+    pub(super) reads_bits: bool,
     pub(super) reference: Reference,
     pub(super) event: &'a Event,
     /// When the page last left memory; 0 if it never did.
@@ -56,7 +57,7 @@ impl Scene<'_> {
             });
         }
         if !self.event.laundered.is_empty() {
-            parts.push(format!("{} written back in place", self.names(&self.event.laundered)));
+            parts.push(format!("{} written back on the way", self.names(&self.event.laundered)));
         }
         parts.join("; ")
     }
@@ -75,18 +76,57 @@ impl Scene<'_> {
         let Resident { loaded, used, uses, .. } = victim.resident;
         match self.subject {
             "fifo" => format!("{name} was loaded first, at {loaded}"),
-            "lru" => format!("{name} was used least recently, at {used}"),
-            "mru" => format!("{name} was used most recently, at {used}"),
-            "lfu" => format!("{name} was used least: {}", times(uses)),
+            "lru" | "ws" => format!("{name} was used least recently, at {used}"),
+            "mru" => format!("{name} was used last, at {used}"),
+            "lfu" => format!("{name} was used least, {}", times(uses)),
+            "lru-k" => self.kth(victim),
             "opt" => self.farthest(victim),
             "UNOPT" => match self.next_use(&victim.resident) {
-                u64::MAX => format!("{name}, and every other, is never used again"),
+                u64::MAX => format!("{name}, as every other, is never used again"),
                 next => format!("{name} is needed soonest, at {next}"),
             },
             "random" | "RAND" => "drawn by chance".to_owned(),
             "CLOCK" => format!("{name} was drawn with a count of 0"),
+            "clock-sweep" => format!("{name} is the first with no uses left from the hand on"),
+            "aging" => match self.entry(victim).and_then(|(_, entry)| entry.count) {
+                Some(counter) => format!("{name} has the lowest counter, {counter:08b}"),
+                None => self.place(victim),
+            },
+            "nru" => self.drawn(victim),
+            "enhanced-clock" => self.class(victim),
             _ if !self.event.looks.is_empty() => self.walk(victim),
             _ => self.place(victim),
+        }
+    }
+
+    /// LRU-K: whether the victim has a K-th last use at all.
+    fn kth(&self, victim: &Gone) -> String {
+        let name = self.name(victim.page);
+        match self.entry(victim).and_then(|(_, entry)| entry.count) {
+            Some(kth) => format!("the K-th last use of {name}, at {kth}, is longest ago"),
+            None => format!("{name} was used less than K times, and is the first of those"),
+        }
+    }
+
+    /// NRU: the class from which the victim was drawn.
+    fn drawn(&self, victim: &Gone) -> String {
+        let noted = self.entry(victim).and_then(|(_, entry)| entry.label);
+        let noted = noted.is_some_and(|label| label.starts_with("(1"));
+        let seen = |look: &Look| look.page == victim.page && look.was_set;
+        let used = u8::from(noted || self.event.looks.iter().any(seen));
+        let dirty = u8::from(victim.resident.dirty);
+        format!("drawn from class ({used},{dirty}), the lowest there is")
+    }
+
+    /// Enhanced clock: the class that the victim was in, before or after all R were cleared.
+    fn class(&self, victim: &Gone) -> String {
+        let name = self.name(victim.page);
+        let class = self.entry(victim).and_then(|(_, entry)| entry.label).unwrap_or("(0,0)");
+        match class.strip_prefix("(1") {
+            None => format!("{name} is the first {class} from the hand on"),
+            Some(dirty) => {
+                format!("no R was 0: every R is cleared, and {name} is the first (0{dirty}")
+            }
         }
     }
 
@@ -116,45 +156,45 @@ impl Scene<'_> {
     fn walk(&self, victim: &Gone) -> String {
         let name = self.name(victim.page);
         let cleared = cleared(&self.event.looks);
-        let dirty = if victim.resident.dirty { ", D=1" } else { "" };
+        let all = self.names(&cleared);
         let last = self.event.looks.last();
-        let spared = self.event.looks.iter().any(|look| look.page != victim.page && !look.was_set);
-        match last {
-            _ if cleared.is_empty() && spared => {
-                format!("{}, and R of it is 0", self.place(victim))
+        let unused = last.is_some_and(|look| look.page == victim.page && !look.was_set);
+        match (cleared.is_empty(), unused) {
+            (true, _) if self.lists_before.len() == 1 => format!("{name} has R=0"),
+            (true, _) => format!("{}, with R=0", self.place(victim)),
+            (false, true) if self.lists_before.len() == 1 => {
+                format!("R of {all} cleared; {name} has R=0")
             }
-            _ if cleared.is_empty() => format!("R of {name} is 0"),
-            Some(look) if look.page == victim.page && !look.was_set => {
-                format!("R of {} cleared; {name} has R=0{dirty}", self.names(&cleared))
+            (false, false) if cleared.contains(&victim.page) && self.lists_before.len() == 1 => {
+                format!("every R was set: R of {all} cleared, and {name} is next")
             }
-            _ if cleared.contains(&victim.page) => {
-                format!(
-                    "every R was set: R of {} cleared, and {name} is next",
-                    self.names(&cleared)
-                )
-            }
-            _ => format!("R of {} cleared; {}", self.names(&cleared), self.place(victim)),
+            _ => format!("R of {all} cleared; {}", self.place(victim)),
         }
+    }
+
+    /// The victim's entry in the policy's lists, and the list.
+    fn entry(&self, victim: &Gone) -> Option<(&List, &Entry)> {
+        let (list, at) = find(self.lists_before, |entry| entry.frame == Some(victim.frame))?;
+        Some((list, &list.members[at]))
     }
 
     /// Where the victim stood in the policy's lists.
     fn place(&self, victim: &Gone) -> String {
         let name = self.name(victim.page);
-        let Some((list, at)) = find(self.lists_before, |entry| {
-            entry.frame == Some(victim.frame) && entry.page == name
-        }) else {
-            return format!("the policy chose {name}");
+        let fits = |entry: &Entry| entry.frame == Some(victim.frame);
+        // Of the lists that it stands in, the one that it is first of says most.
+        let first = |list: &&List| list.members.first().is_some_and(fits);
+        let found = match self.lists_before.iter().find(first) {
+            Some(list) => Some((list, 0)),
+            None => find(self.lists_before, fits),
         };
-        let entry = &list.members[at];
-        let state = entry.label.map_or(String::new(), |label| format!(" ({label})"));
-        let count = entry.count.map_or(String::new(), |count| format!(" with {count}"));
+        let Some((list, at)) = found else { return format!("the policy chose {name}") };
+        let state = list.members[at].label.map_or(String::new(), |label| format!(" ({label})"));
         match (list.members.len(), at) {
-            (1, _) => format!("{name}{state}{count} was alone in {}", list.name),
-            (_, 0) => format!("{name}{state}{count} was first in {}", list.name),
-            (all, at) if at + 1 == all => {
-                format!("{name}{state}{count} was last in {}", list.name)
-            }
-            (_, at) => format!("{name}{state}{count} was {} in {}", ordinal(at + 1), list.name),
+            (1, _) => format!("{name}{state} was alone in {}", list.name),
+            (_, 0) => format!("{name}{state} was first in {}", list.name),
+            (all, at) if at + 1 == all => format!("{name}{state} was last in {}", list.name),
+            (_, at) => format!("{name}{state} was {} in {}", ordinal(at + 1), list.name),
         }
     }
 
@@ -176,19 +216,30 @@ impl Scene<'_> {
         let after = find(self.lists_after, here);
         if let (Some((from, at)), Some((to, place))) = (before, after) {
             let (last, end) = (from.members.len() - 1, to.members.len() - 1);
+            let of = |list: &List| match self.lists_after.len() {
+                1 => String::new(),
+                _ => format!(" of {}", list.name),
+            };
             if from.name != to.name {
                 return Some(format!("{name} moves from {} to {}", from.name, to.name));
             }
-            if at != place && place == end && at != last {
-                return Some(format!("{name} moves to the end of {}", to.name));
+            let (old, new) = (from.members[at].count, to.members[place].count);
+            let counts = matches!(self.subject, "clock-sweep" | "lfu" | "s3-fifo" | "CLOCK");
+            if let Some(uses) = new.filter(|_| counts && old != new) {
+                return Some(format!(
+                    "{name} has {uses} use{} now",
+                    if uses == 1 { "" } else { "s" }
+                ));
             }
-            if at != place && place == 0 && at != 0 {
-                return Some(format!("{name} moves to the front of {}", to.name));
+            if at != place && place == end && at != last {
+                return Some(format!("{name} moves to the end{}", of(to)));
+            }
+            if at != place && place == 0 {
+                return Some(format!("{name} moves to the front{}", of(to)));
             }
         }
         let sets_d = self.reference.write && !held.dirty;
-        let reads_bits = !matches!(self.subject, "fifo" | "lru" | "opt" | "random" | "mru" | "lfu");
-        let sets_r = !held.accessed && reads_bits;
+        let sets_r = self.reads_bits && !held.accessed;
         match (sets_r, sets_d) {
             (true, true) => Some("R and D set".to_owned()),
             (true, false) => Some("R set".to_owned()),

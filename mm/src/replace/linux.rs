@@ -215,7 +215,7 @@ impl Policy for Linux {
     fn show(&self, board: &mut dyn Board) {
         let referenced = |member: Member| match member.held {
             Held::Frame(frame) if self.referenced[self.index_of(frame)] => {
-                member.with_label("referenced")
+                member.with_label("ref")
             }
             _ => member,
         };

@@ -298,7 +298,7 @@ impl Policy for LruK {
         let mut grown = grown.iter().map(|frame| Member::frame(*frame).with_count(kth(frame)));
         board.list("k-th last use", &mut grown);
         let ghosts = self.rings.iter(self.forgotten).map(|ghost| self.ghosts.page(ghost));
-        board.list("remembered", &mut ghosts.map(Member::page));
+        board.list("history", &mut ghosts.map(Member::page));
     }
 
     fn len(&self) -> usize {
