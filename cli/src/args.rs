@@ -28,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   vellum info sort.vtrace                                what is in the recording
   vellum replay sort.vtrace --memory 16M --policy clock  the same program with 16 MiB
   vellum replay sort.vtrace --memory 25% --swap zram --format json
+  vellum explain --policy lru --refs 7,0,1,2,0,3,0,4      a policy step by step, as in textbooks
   vellum curve sort.vtrace --policy lru,opt,clock        faults against memory, drawn
   vellum advise sort.vtrace --slowdown 5%                the smallest memory that is good enough
 
@@ -415,6 +416,7 @@ fn file_disk(text: &str) -> Result<DiskKind, String> {
 /// at pages drawn by chance and counts uses; the textbooks' clock with its hand is `clock`.
 #[derive(ClapArgs, Debug)]
 #[command(after_help = EXPLAIN_EXAMPLES)]
+#[allow(clippy::struct_excessive_bools)] // switches that are independent of each other
 pub(crate) struct ExplainArgs {
     /// Replacement policy; see `vellum policies`
     #[arg(short, long, value_name = "NAME[:SETTING=N]", default_value = "fifo")]

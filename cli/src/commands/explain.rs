@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use vellum_lab::explain::anomaly::{self, Anomaly, Bounds, Search};
-use vellum_lab::explain::{Lesson, Outcome, Refs, Step, Style, Subject, Table, quiz};
+use vellum_lab::explain::{FRAMES_MAX, Lesson, Outcome, Refs, Step, Style, Subject, Table, quiz};
 
 use crate::args::{ExplainArgs, Format};
 use crate::output;
@@ -189,75 +189,101 @@ fn grade(lesson: &Lesson, path: &Path, format: Format) -> Result<ExitCode> {
     Ok(if grade.is_perfect() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What was looked for and found, for programs.
+/// What was looked for and found.
 #[derive(Serialize)]
-struct Findings<'a> {
+struct Findings {
     policy: &'static str,
     stack_algorithm: bool,
+    /// Whether the string was given, not searched.
     given: bool,
+    /// Whether no shorter string has the anomaly.
     shortest: bool,
-    anomalies: &'a [Anomaly],
+    /// What was looked at in vain, if nothing was found.
+    none: Option<String>,
+    anomalies: Vec<Anomaly>,
+}
+
+fn find(args: &ExplainArgs, subject: Subject) -> Result<Findings> {
+    let mut findings = Findings {
+        policy: subject.name(),
+        stack_algorithm: anomaly::is_stack(&subject),
+        given: false,
+        shortest: false,
+        none: None,
+        anomalies: Vec::new(),
+    };
+    if let Some(lesson) = lesson(args, subject)? {
+        findings.given = true;
+        findings.anomalies = anomaly::all_in(&lesson);
+        let most = lesson.refs().pages().min(FRAMES_MAX as usize);
+        findings.none = findings
+            .anomalies
+            .is_empty()
+            .then(|| format!("none in this string, from 1 frame to {most}"));
+        return Ok(findings);
+    }
+    let bounds = Bounds { seed: args.seed.unwrap_or(0), ..Bounds::default() };
+    match anomaly::search(subject, bounds)? {
+        Search::Shortest(found) => {
+            findings.shortest = true;
+            findings.anomalies = vec![*found];
+        }
+        Search::Some(found) => findings.anomalies = vec![*found],
+        Search::None { length, random } => {
+            findings.none = Some(format!(
+                "none found: in all strings of up to {length} reads of up to {} pages, and in \
+                 {random} longer ones by chance",
+                bounds.pages
+            ));
+        }
+    }
+    Ok(findings)
 }
 
 fn anomaly(args: &ExplainArgs, subject: Subject) -> Result<ExitCode> {
     if args.format == Format::Csv {
         bail!("anomalies are text or JSON");
     }
-    let stack = anomaly::is_stack(&subject);
-    let name = subject.name();
-    let (found, given, shortest, none) = match lesson(args, subject)? {
-        Some(lesson) => {
-            let most = lesson.refs().pages();
-            let none = format!("none in this string, from 1 frame to {most}, its pages");
-            (anomaly::all_in(&lesson), true, false, none)
-        }
-        None => {
-            let bounds = Bounds { seed: args.seed.unwrap_or(0), ..Bounds::default() };
-            match anomaly::search(subject, bounds)? {
-                Search::Shortest(found) => (vec![*found], false, true, String::new()),
-                Search::Some(found) => (vec![*found], false, false, String::new()),
-                Search::None { length, random } => {
-                    let none = format!(
-                        "none found: in all strings of up to {length} references to {} pages, and \
-                         {random} longer ones by chance",
-                        bounds.pages
-                    );
-                    (Vec::new(), false, false, none)
-                }
-            }
-        }
-    };
-    output::to(None, |out| {
-        if args.format == Format::Json {
-            let anomalies = &found;
-            let findings =
-                Findings { policy: name, stack_algorithm: stack, given, shortest, anomalies };
-            return json(&findings, out);
-        }
-        if stack {
-            writeln!(
-                out,
-                "{name} is a stack algorithm: what it holds in n frames it holds in n + 1, so more \
-                 memory never costs it faults (Mattson et al., 1970)"
-            )?;
-        }
-        let Some(first) = found.first() else { return Ok(writeln!(out, "{none}")?) };
-        if subject.plays() {
-            writeln!(out, "{name} plays; this holds for seed {}", first.fewer.seed())?;
-        }
-        if shortest {
-            let pages = Bounds::default().pages;
-            writeln!(out, "no shorter string of reads of up to {pages} pages has the anomaly:")?;
-        } else if !given {
-            writeln!(out, "found by chance; a shorter one may exist:")?;
-        }
-        show(first, args, out)?;
-        for other in &found[1..] {
-            writeln!(out, "\nalso {}", line(other))?;
-        }
-        Ok(())
+    let findings = find(args, subject)?;
+    output::to(None, |out| match args.format {
+        Format::Json => json(&findings, out),
+        _ => told(&findings, args, &subject, out),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn told(
+    findings: &Findings,
+    args: &ExplainArgs,
+    subject: &Subject,
+    out: &mut dyn Write,
+) -> Result<()> {
+    if findings.stack_algorithm {
+        writeln!(
+            out,
+            "{} is a stack algorithm: what it holds in n frames it holds in n + 1, so more memory \
+             never costs it faults (Mattson et al., 1970)",
+            findings.policy
+        )?;
+    }
+    if let Some(none) = &findings.none {
+        writeln!(out, "{none}")?;
+    }
+    let Some((first, others)) = findings.anomalies.split_first() else { return Ok(()) };
+    if subject.plays() {
+        writeln!(out, "{} plays; this holds for seed {}", findings.policy, first.fewer.seed())?;
+    }
+    if findings.shortest {
+        let pages = Bounds::default().pages;
+        writeln!(out, "no shorter string of reads of up to {pages} pages has the anomaly:")?;
+    } else if !findings.given {
+        writeln!(out, "found by chance; a shorter one may exist:")?;
+    }
+    show(first, args, out)?;
+    for other in others {
+        writeln!(out, "\nalso {}", line(other))?;
+    }
+    Ok(())
 }
 
 /// A string, both counts, both tables.

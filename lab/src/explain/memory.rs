@@ -144,9 +144,8 @@ impl Memory {
         let looks = std::mem::take(&mut self.bits.looks);
         let mut released = Vec::new();
         match &mut self.policy {
-            Replacement::Blind(_) => {}
             Replacement::Observed(policy) if hit.is_some() => policy.touch(Frame(frame)),
-            Replacement::Observed(_) => {}
+            Replacement::Observed(_) | Replacement::Blind(_) => {}
             Replacement::Foreseen(policy) => policy.foretell(Frame(frame), next),
             Replacement::Sizing(policy) => {
                 if hit.is_some() {

@@ -69,16 +69,16 @@ pub struct List {
 }
 
 /// A number that a policy steers by.
-#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
 pub struct Number {
     /// The policy's name for it.
     pub name: &'static str,
     /// It.
-    pub value: u64,
+    pub value: f64,
 }
 
 /// A reference and what it did.
-#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct Step {
     /// Which, from 1.
     pub time: u64,
@@ -192,8 +192,10 @@ impl<'a> Steps<'a> {
         if self.lesson.subject.name() == ENHANCED {
             let kept = |entry: &&Entry| entry.label.is_some_and(|label| label.starts_with("(1"));
             for entry in lists.iter().flat_map(|list| &list.members).filter(kept) {
-                let content = entry.frame.and_then(|frame| contents[frame as usize].as_mut());
-                content.into_iter().for_each(|content| content.referenced = true);
+                let frame = entry.frame.map(|frame| frame as usize);
+                if let Some(content) = frame.and_then(|frame| contents[frame].as_mut()) {
+                    content.referenced = true;
+                }
             }
         }
         contents
@@ -272,7 +274,7 @@ impl Board for Notes<'_> {
         self.shown.lists.push(List { name, members });
     }
 
-    fn number(&mut self, name: &'static str, value: u64) {
+    fn number(&mut self, name: &'static str, value: f64) {
         self.shown.numbers.push(Number { name, value });
     }
 }

@@ -13,7 +13,7 @@
 
 use std::io::{self, Write};
 
-use super::{Counts, Entry, Lesson, List, Outcome, Step};
+use super::{Counts, Entry, Lesson, List, Number, Outcome, Step};
 
 /// The widest block of columns, in characters, before the next block begins.
 const ACROSS_MAX: usize = 100;
@@ -84,15 +84,15 @@ impl<'a> Table<'a> {
     /// # Errors
     /// If `out` cannot be written.
     pub fn write_head(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut line = format!("{:>5}  {:<word$}  {:5}  ", "#", "ref", "", word = self.word);
+        write!(out, "{:>5}  {:<word$}  {:5}  ", "#", "ref", "", word = self.word)?;
         for frame in 0..self.lesson.frames() {
-            line += &format!(" {:<1$}", format!("f{frame}"), self.cell_width() - 1);
+            write!(out, " {:<1$}", format!("f{frame}"), self.cell_width() - 1)?;
         }
-        line += &format!(" {:<1$}", "out", self.out);
+        write!(out, " {:<1$}", "out", self.out)?;
         for (name, width) in &self.notes {
-            line += &format!("  {name:<width$}");
+            write!(out, "  {name:<width$}")?;
         }
-        writeln!(out, "{line}  why")
+        writeln!(out, "  why")
     }
 
     /// The row of a step.
@@ -104,19 +104,21 @@ impl<'a> Table<'a> {
             Outcome::Hit => self.paint("32", "hit  "),
             Outcome::Fault => self.paint("1;31", "fault"),
         };
-        let mut line = format!("{:>5}  {:<2$}  {outcome}  ", step.time, word(step), self.word);
+        let mut cells =
+            vec![format!("{:>5}  {:<2$}  {outcome}  ", step.time, word(step), self.word)];
         for frame in 0..self.lesson.frames() {
             let cell = self.cell(step, frame);
             let loaded = step.outcome == Outcome::Fault && step.frame == frame;
-            line += &if loaded { self.paint("1", &cell) } else { cell };
+            cells.push(if loaded { self.paint("1", &cell) } else { cell });
         }
-        line += &format!(" {:<1$}", gone(step), self.out);
+        cells.push(format!(" {:<1$}", gone(step), self.out));
         let texts: Vec<(&str, String)> = notes(step).collect();
         for (name, width) in &self.notes {
             let text = texts.iter().find(|(known, _)| known == name);
-            line += &format!("  {:<width$}", text.map_or("", |(_, text)| text));
+            cells.push(format!("  {:<width$}", text.map_or("", |(_, text)| text)));
         }
-        writeln!(out, "{}", format!("{line}  {}", step.why).trim_end())
+        cells.push(format!("  {}", step.why));
+        writeln!(out, "{}", cells.concat().trim_end())
     }
 
     /// All steps, a column each, in blocks that fit a page.
@@ -137,9 +139,9 @@ impl<'a> Table<'a> {
                 writeln!(out)?;
             }
             let row = |name: &str, cell: &dyn Fn(&Step) -> String| {
-                let cells: String =
-                    block.iter().map(|step| format!("{:<width$}", cell(step))).collect();
-                format!("{name:<6}{cells}").trim_end().to_owned()
+                let cells = block.iter().map(|step| format!("{:<width$}", cell(step)));
+                let row = format!("{name:<6}{}", cells.collect::<Vec<String>>().concat());
+                row.trim_end().to_owned()
             };
             writeln!(out, "{}", row("ref", &|step| format!(" {}", word(step))))?;
             for frame in 0..self.lesson.frames() {
@@ -246,7 +248,11 @@ fn gone(step: &Step) -> String {
 /// The policy's lists and numbers, each with its name.
 fn notes(step: &Step) -> impl Iterator<Item = (&'static str, String)> + '_ {
     let lists = step.lists.iter().map(|list| (list.name, members(list)));
-    lists.chain(step.numbers.iter().map(|number| (number.name, number.value.to_string())))
+    let number = |number: &Number| {
+        // Two places behind the point tell enough, and whole numbers have none.
+        (number.name, ((number.value * 100.0).round() / 100.0).to_string())
+    };
+    lists.chain(step.numbers.iter().map(number))
 }
 
 /// `>7 0:hot 1:3`.

@@ -77,6 +77,7 @@ impl Twister {
     }
 
     /// A whole number below `limit`, as the product of the limit and [`unit`](Self::unit).
+    #[allow(clippy::cast_sign_loss)] // both factors are positive
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         (limit as f64 * self.unit()) as u64
     }

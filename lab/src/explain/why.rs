@@ -49,11 +49,10 @@ impl Scene<'_> {
         }
         if self.event.tick {
             let cleared = cleared(&self.event.swept);
-            parts.push(match cleared.is_empty() {
-                true => "the timer beats".to_owned(),
-                false => {
-                    format!("the timer beats: R of {} noted and cleared", self.names(&cleared))
-                }
+            parts.push(if cleared.is_empty() {
+                "the timer beats".to_owned()
+            } else {
+                format!("the timer beats: R of {} noted and cleared", self.names(&cleared))
             });
         }
         if !self.event.laundered.is_empty() {

@@ -150,7 +150,7 @@ impl Policy for Arc {
         for (queue, name) in [(T1, "T1"), (T2, "T2"), (B1, "B1"), (B2, "B2")] {
             board.list(name, &mut self.directory.members(queue));
         }
-        board.number("p", self.target.0 as u64);
+        board.number("p", self.target.0);
     }
 
     #[inline]

@@ -19,7 +19,7 @@ pub trait Board {
     fn list(&mut self, name: &'static str, members: &mut dyn Iterator<Item = Member>);
 
     /// A number that the policy steers by, such as the target `p` of ARC.
-    fn number(&mut self, name: &'static str, value: u64);
+    fn number(&mut self, name: &'static str, value: f64);
 }
 
 /// Who is in a list.

@@ -351,7 +351,7 @@ impl Policy for ClockPro {
                 .with_hand("test", self.test_hand == Some(number))
         };
         board.list("circle", &mut self.rings.iter(self.hot_hand).map(member));
-        board.number("cold share", self.cold_share as u64);
+        board.number("cold share", self.cold_share as f64);
     }
 
     #[inline]

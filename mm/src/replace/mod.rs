@@ -460,7 +460,7 @@ mod tests {
                     Held::Page(_) => None,
                 }));
             }
-            fn number(&mut self, _name: &'static str, _value: u64) {}
+            fn number(&mut self, _name: &'static str, _value: f64) {}
         }
         for entry in POLICIES {
             let name = entry.about.name;

@@ -135,7 +135,7 @@ impl Policy for Opt {
 
     fn show(&self, board: &mut dyn Board) {
         let mut frames = self.heap.clone();
-        frames.sort_unstable_by(|&a, &b| self.key(b).cmp(&self.key(a)));
+        frames.sort_unstable_by_key(|&index| core::cmp::Reverse(self.key(index)));
         let mut members = frames.iter().map(|&index| {
             let member = Member::frame(Frame(self.first.0 + index));
             match self.next[index as usize] {
