@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// List the replacement policies
     Policies(PoliciesArgs),
-    /// Show a policy step by step on a short reference string, as textbooks draw it
+    // Described at its arguments: a word here would hide the rest of what is said there.
     Explain(ExplainArgs),
     /// Print a completion script for a shell
     Completions {
@@ -404,8 +404,10 @@ fn file_disk(text: &str) -> Result<DiskKind, String> {
     }
 }
 
-/// Draws what a policy does with a short reference string: a row a reference, with the frames, the
-/// bits, the policy's own lists, who goes, and why.
+/// Show a policy step by step on a short reference string, as textbooks draw it
+///
+/// A row a reference: hit or fault, the frames with their bits, who goes, the policy's own lists, and
+/// why.
 ///
 /// References are numbers or names, separated by commas or spaces; a w behind one makes it a write.
 /// Policies are those of `vellum policies`, with settings such as lru-k:k=3.

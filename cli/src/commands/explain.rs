@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use vellum_lab::explain::anomaly::{self, Anomaly, Bounds, Search};
-use vellum_lab::explain::{FRAMES_MAX, Lesson, Outcome, Refs, Step, Style, Subject, Table, quiz};
+use vellum_lab::explain::{
+    FRAMES_MAX, Lesson, Outcome, Refs, Step, Style, Subject, Table, quiz, write_counts, write_title,
+};
 
 use crate::args::{ExplainArgs, Format};
 use crate::output;
@@ -105,10 +107,10 @@ fn style() -> Style {
 }
 
 fn text(lesson: &Lesson, args: &ExplainArgs, out: &mut dyn Write) -> Result<()> {
-    let table = Table::new(lesson, style());
-    table.write_title(out)?;
+    write_title(lesson, out)?;
     writeln!(out)?;
     if !args.no_trace {
+        let table = Table::new(lesson, style());
         if args.across {
             table.write_across(out)?;
         } else {
@@ -120,7 +122,7 @@ fn text(lesson: &Lesson, args: &ExplainArgs, out: &mut dyn Write) -> Result<()> 
         table.write_legend(out)?;
         writeln!(out)?;
     }
-    Ok(table.write_counts(&lesson.counts(), out)?)
+    Ok(write_counts(&lesson.counts(), out)?)
 }
 
 /// Prints a row, and the next when a line comes in; what all come to at the end.
@@ -128,7 +130,7 @@ fn step(lesson: &Lesson) -> Result<ExitCode> {
     let table = Table::new(lesson, style());
     let mut out = io::stdout().lock();
     let mut lines = io::stdin().lock().lines();
-    table.write_title(&mut out)?;
+    write_title(lesson, &mut out)?;
     writeln!(out)?;
     table.write_head(&mut out)?;
     let last = lesson.refs().len() as u64;
@@ -141,7 +143,7 @@ fn step(lesson: &Lesson) -> Result<ExitCode> {
     }
     table.write_legend(&mut out)?;
     writeln!(out)?;
-    table.write_counts(&lesson.counts(), &mut out)?;
+    write_counts(&lesson.counts(), &mut out)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -32,7 +32,7 @@ pub use homework::Homework;
 pub use refs::{NAME_MAX, REFS_MAX, Reference, Refs, RefsError};
 pub use steps::{Content, Departure, Entry, List, Number, Outcome, Step, Steps};
 pub use subject::Subject;
-pub use table::{Style, Table};
+pub use table::{Style, Table, write_counts, write_title};
 
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};

@@ -33,9 +33,10 @@ pub struct Table<'a> {
     style: Style,
     reads_bits: bool,
     writes: bool,
-    page: usize,                       // width of the widest page
-    word: usize,                       // of the widest reference
-    out: usize,                        // of the widest cell of victims
+    page: usize, // width of the widest page
+    word: usize, // of the widest reference
+    out: usize,  // of the widest cell of victims
+    has_hand: bool,
     notes: Vec<(&'static str, usize)>, // the policy's lists and numbers: name and width
 }
 
@@ -52,10 +53,12 @@ impl<'a> Table<'a> {
             page: page.unwrap_or(1),
             word: refs.width().max(3),
             out: 3,
+            has_hand: false,
             notes: Vec::new(),
         };
         for step in lesson.steps() {
             table.out = table.out.max(gone(&step).len());
+            table.has_hand |= !pointed_at(&step).is_empty();
             for (name, text) in notes(&step) {
                 let width = text.len().max(name.len());
                 match table.notes.iter_mut().find(|(known, _)| *known == name) {
@@ -65,18 +68,6 @@ impl<'a> Table<'a> {
             }
         }
         table
-    }
-
-    /// What is explained: policy, frames, string.
-    ///
-    /// # Errors
-    /// If `out` cannot be written, here and below.
-    pub fn write_title(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Lesson { subject, frames, refs, .. } = self.lesson;
-        let (name, line) = (subject.spec(), subject.line());
-        writeln!(out, "{name}, {}: {line}", plural(u64::from(*frames), "frame"))?;
-        let pages = plural(refs.pages() as u64, "page");
-        writeln!(out, "{} to {pages}", plural(refs.len() as u64, "reference"))
     }
 
     /// The head of the columns.
@@ -106,8 +97,9 @@ impl<'a> Table<'a> {
         };
         let mut cells =
             vec![format!("{:>5}  {:<2$}  {outcome}  ", step.time, word(step), self.word)];
+        let hands = pointed_at(step);
         for frame in 0..self.lesson.frames() {
-            let cell = self.cell(step, frame);
+            let cell = self.cell(step, &hands, frame);
             let loaded = step.outcome == Outcome::Fault && step.frame == frame;
             cells.push(if loaded { self.paint("1", &cell) } else { cell });
         }
@@ -146,7 +138,7 @@ impl<'a> Table<'a> {
             writeln!(out, "{}", row("ref", &|step| format!(" {}", word(step))))?;
             for frame in 0..self.lesson.frames() {
                 let cells = row(&format!("f{frame}"), &|step| match step.frames[frame as usize] {
-                    Some(_) => self.cell(step, frame),
+                    Some(_) => self.cell(step, &pointed_at(step), frame),
                     None => String::new(),
                 });
                 writeln!(out, "{cells}")?;
@@ -173,29 +165,10 @@ impl<'a> Table<'a> {
             marks.push("D written");
             marks.push("out* written back first");
         }
-        if self.lesson.steps().any(|step| step.lists.iter().any(has_hand)) {
+        if self.has_hand {
             marks.push("> hand");
         }
         if marks.is_empty() { Ok(()) } else { writeln!(out, "{}", marks.join(", ")) }
-    }
-
-    /// What all steps came to.
-    ///
-    /// # Errors
-    /// If `out` cannot be written.
-    pub fn write_counts(&self, counts: &Counts, out: &mut dyn Write) -> io::Result<()> {
-        let Counts { references, faults, pages, writebacks, .. } = *counts;
-        let hits = counts.hits();
-        let share = |count: u64| 100.0 * count as f64 / references.max(1) as f64;
-        let width = references.to_string().len();
-        let first = pages.min(faults);
-        writeln!(
-            out,
-            "faults      {faults:>width$} of {references} ({:.2}%), {first} of them first uses",
-            share(faults)
-        )?;
-        writeln!(out, "hits        {hits:>width$} of {references} ({:.2}%)", share(hits))?;
-        writeln!(out, "write-backs {writebacks:>width$}")
     }
 
     fn cell_width(&self) -> usize {
@@ -204,13 +177,11 @@ impl<'a> Table<'a> {
     }
 
     /// A frame as a cell: `>7R. `.
-    fn cell(&self, step: &Step, frame: u32) -> String {
+    fn cell(&self, step: &Step, hands: &[u32], frame: u32) -> String {
         let Some(held) = &step.frames[frame as usize] else {
             return format!("{:<1$}", " -", self.cell_width());
         };
-        let here = |entry: &Entry| entry.frame == Some(frame) && !entry.hands.is_empty();
-        let hand = step.lists.iter().flat_map(|list| &list.members).any(here);
-        let mut text = format!("{}{}", if hand { ">" } else { " " }, held.page);
+        let mut text = format!("{}{}", if hands.contains(&frame) { ">" } else { " " }, held.page);
         if self.reads_bits {
             text.push(if held.referenced { 'R' } else { '.' });
         }
@@ -228,8 +199,40 @@ impl<'a> Table<'a> {
     }
 }
 
-fn has_hand(list: &List) -> bool {
-    list.members.iter().any(|entry| !entry.hands.is_empty())
+/// Writes what is explained: policy, frames, string.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub fn write_title(lesson: &Lesson, out: &mut dyn Write) -> io::Result<()> {
+    let Lesson { subject, frames, refs, .. } = lesson;
+    let (name, line) = (subject.spec(), subject.line());
+    writeln!(out, "{name}, {}: {line}", plural(u64::from(*frames), "frame"))?;
+    let pages = plural(refs.pages() as u64, "page");
+    writeln!(out, "{} to {pages}", plural(refs.len() as u64, "reference"))
+}
+
+/// Writes what all references came to.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub fn write_counts(counts: &Counts, out: &mut dyn Write) -> io::Result<()> {
+    let Counts { references, faults, pages, writebacks, .. } = *counts;
+    let hits = counts.hits();
+    let share = |count: u64| 100.0 * count as f64 / references.max(1) as f64;
+    let width = references.to_string().len();
+    let rate = share(faults);
+    writeln!(
+        out,
+        "faults      {faults:>width$} of {references} ({rate:.2}%), {pages} of them first uses"
+    )?;
+    writeln!(out, "hits        {hits:>width$} of {references} ({:.2}%)", share(hits))?;
+    writeln!(out, "write-backs {writebacks:>width$}")
+}
+
+/// The frames that a hand points at.
+fn pointed_at(step: &Step) -> Vec<u32> {
+    let entries = step.lists.iter().flat_map(|list| &list.members);
+    entries.filter(|entry| !entry.hands.is_empty()).filter_map(|entry| entry.frame).collect()
 }
 
 /// The reference as it was written.
