@@ -114,7 +114,7 @@ mod tests {
     fn a_seed_gives_the_numbers_that_python_prints() {
         let mut zero = Twister::new(0);
         assert!((zero.unit() - 0.844_421_851_525_048_1).abs() < 1e-16);
-        assert!((zero.unit() - 0.757_954_402_940_322_5).abs() < 1e-16);
+        assert!((zero.unit() - 0.757_954_402_940_302_5).abs() < 1e-16);
         let pages: Vec<u64> = [(); 8].map(|()| zero.below(10)).into();
         assert_eq!(pages, [4, 2, 5, 4, 7, 3, 4, 5]);
     }

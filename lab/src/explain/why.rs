@@ -219,8 +219,8 @@ impl Scene<'_> {
                 1 => String::new(),
                 _ => format!(" of {}", list.name),
             };
-            if from.name != to.name {
-                return Some(format!("{name} moves from {} to {}", from.name, to.name));
+            if let Some(moves) = self.moves(frame, name) {
+                return Some(moves);
             }
             let (old, new) = (from.members[at].count, to.members[place].count);
             let counts = matches!(self.subject, "clock-sweep" | "lfu" | "s3-fifo" | "CLOCK");
@@ -244,6 +244,37 @@ impl Scene<'_> {
             (true, false) => Some("R set".to_owned()),
             (false, true) => Some("D set".to_owned()),
             (false, false) => None,
+        }
+    }
+
+    /// Which lists the page of a frame left and entered, and what it is called there now.
+    fn moves(&self, frame: u32, name: &str) -> Option<String> {
+        let entry =
+            |list: &List| list.members.iter().find(|entry| entry.frame == Some(frame)).cloned();
+        let (mut left, mut entered, mut state) = (Vec::new(), Vec::new(), None);
+        for (before, after) in self.lists_before.iter().zip(self.lists_after) {
+            match (entry(before), entry(after)) {
+                (Some(_), None) => left.push(after.name),
+                (None, Some(_)) => entered.push(after.name),
+                (Some(old), Some(new)) if old.label != new.label && self.subject == "lirs" => {
+                    state = new.label;
+                }
+                _ => {}
+            }
+        }
+        let moves = match (left.is_empty(), entered.is_empty()) {
+            (false, false) => {
+                format!("{name} moves from {} to {}", left.join(", "), entered.join(", "))
+            }
+            (false, true) => format!("{name} leaves {}", left.join(", ")),
+            (true, false) => format!("{name} enters {}", entered.join(", ")),
+            (true, true) => String::new(),
+        };
+        match (moves.is_empty(), state) {
+            (true, None) => None,
+            (false, None) => Some(moves),
+            (true, Some(state)) => Some(format!("{name} is {state} now")),
+            (false, Some(state)) => Some(format!("{moves}: it is {state} now")),
         }
     }
 
