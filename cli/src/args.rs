@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Replay a trace on a simulated machine and report its faults
     Replay(ReplayArgs),
+    /// Run several programs on one machine, and see it thrash
+    Run(RunArgs),
     /// Plot and list faults against memory, for any policies
     Curve(CurveArgs),
     /// Say how much memory a program needs, and what less would cost
@@ -147,7 +149,7 @@ pub(crate) struct ReplayArgs {
     #[arg(short, long, default_value = "clock")]
     pub(crate) policy: String,
     /// Swap device and its size: none, zram, nvme, ssd, hdd, nvme:2G
-    #[arg(short, long, value_name = "KIND[:SIZE]", default_value = "nvme", value_parser = swap)]
+    #[arg(short, long, value_name = "KIND[:SIZE]", default_value = "nvme")]
     pub(crate) swap: vellum_lab::SwapChoice,
     /// The disk that files are on: nvme, ssd, hdd
     #[arg(long, value_name = "KIND", default_value = "nvme", value_parser = file_disk)]
@@ -216,6 +218,9 @@ pub(crate) struct CurveArgs {
     /// Look only at this share of the pages (SHARDS): 0.01, 1%; or at about this many: 8192p
     #[arg(long, value_name = "RATE", value_parser = sampling)]
     pub(crate) sample: Option<Sampling>,
+    /// ws, pff: whether each process is sized by itself, by its own time, or all as one
+    #[arg(long, value_enum, default_value = "local")]
+    pub(crate) scope: ScopeName,
     /// What chance starts from, in samples and policies
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -241,7 +246,7 @@ pub(crate) struct AdviseArgs {
     #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = percent)]
     pub(crate) headroom: f64,
     /// Swap device and its size: none, zram, nvme, ssd, hdd, nvme:2G
-    #[arg(short, long, value_name = "KIND[:SIZE]", default_value = "nvme", value_parser = swap)]
+    #[arg(short, long, value_name = "KIND[:SIZE]", default_value = "nvme")]
     pub(crate) swap: vellum_lab::SwapChoice,
     /// Replacement policy of the machine
     #[arg(short, long, default_value = "clock")]
@@ -258,6 +263,15 @@ pub(crate) struct AdviseArgs {
     /// Where to print, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// Whose references a policy that sizes processes sees.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ScopeName {
+    /// Those of each process by itself
+    Local,
+    /// All together
+    Global,
 }
 
 /// `5%` or `0.05`, as 0.05.
@@ -379,29 +393,80 @@ pub(crate) struct PoliciesArgs {
     pub(crate) format: Format,
 }
 
-/// `KIND[:SIZE]`.
-fn swap(text: &str) -> Result<vellum_lab::SwapChoice, String> {
-    let (kind, size) = match text.split_once(':') {
-        Some((kind, size)) => (kind, Some(size)),
-        None => (text, None),
-    };
-    let size: Option<Size> =
-        size.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
-    if kind == "none" {
-        return match size {
-            None => Ok(vellum_lab::SwapChoice { disk: None, size: None }),
-            Some(_) => Err("`none` has no size".to_owned()),
-        };
-    }
-    let disk = kind.parse().map_err(|error| format!("{error}, and none"))?;
-    Ok(vellum_lab::SwapChoice { disk: Some(disk), size })
-}
-
 fn file_disk(text: &str) -> Result<DiskKind, String> {
     match text.parse().map_err(|error| format!("{error}"))? {
         DiskKind::Zram => Err("files are on nvme, ssd or hdd; zram is for swap".to_owned()),
         kind => Ok(kind),
     }
+}
+
+/// Runs the programs of a scenario together on one machine: recordings, or patterns that need no
+/// recording. They share its processors, its memory and its disks.
+///
+/// When their working sets no longer fit in memory together, each evicts what the others are about to
+/// use, and all wait for the disk: the machine thrashes. The report says when, how busy processors and
+/// disk were, what each program achieved, and the pressure of memory as /proc/pressure/memory shows it.
+///
+/// With --degree the scenario's one program is run in so many copies, which shows the cliff, and with
+/// --control what helps:
+///   none         nothing: the classic curve
+///   working-set  suspend programs while the sum of their working sets is more than memory
+///   pff          suspend programs that fault too often while no frame is free
+///   admission    let programs start only if their working sets fit; the others wait in line
+///   local        every program evicts its own pages only: whoever needs too much slows only itself
+///   ram          the same with twice the memory, which moves the cliff to twice the degree
+///
+/// The scenarios in runs/ are examples, and say what can be written in one.
+#[derive(ClapArgs, Debug)]
+#[command(verbatim_doc_comment, after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// The scenario, in TOML
+    pub(crate) scenario: PathBuf,
+    /// Run it with so many copies of its program: 8, 1..16, 1,2,4,8
+    #[arg(long, value_name = "N[..M]", value_parser = degrees)]
+    pub(crate) degree: Option<DegreeList>,
+    /// What is done against thrashing, instead of what the scenario says: none, working-set, pff,
+    /// admission, local, ram; several with --degree [default with --degree: none,working-set]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) control: Vec<vellum_lab::run::Remedy>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+    /// Where to print, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  vellum run runs/thrash.toml                                    as the scenario says
+  vellum run runs/thrash.toml --degree 1..16                     the cliff, and load control past it
+  vellum run runs/thrash.toml --degree 1..12 --control none,pff,admission,local,ram
+  vellum run runs/recorded.toml --control working-set --format json";
+
+/// Degrees of multiprogramming.
+#[derive(Clone, Debug)]
+pub(crate) struct DegreeList(pub(crate) Vec<u32>);
+
+/// `8`, `1..16` with both ends, `1,2,4`.
+fn degrees(text: &str) -> Result<DegreeList, String> {
+    let number = |text: &str| match text.trim().parse() {
+        Ok(degree @ 1..=1024) => Ok(degree),
+        _ => Err(format!("`{text}` is no degree: 1 to 1024, as 8, 1..16 or 1,2,4")),
+    };
+    let mut list = Vec::new();
+    for part in text.split(',') {
+        match part.split_once("..") {
+            None => list.push(number(part)?),
+            Some((first, last)) => {
+                let (first, last) = (number(first)?, number(last.trim_start_matches('='))?);
+                if first > last {
+                    return Err(format!("`{part}` has no degree in it"));
+                }
+                list.extend(first..=last);
+            }
+        }
+    }
+    Ok(DegreeList(list))
 }
 
 /// Show a policy step by step on a short reference string, as textbooks draw it

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Record(args) => commands::record::run(args),
         Command::Info(args) => commands::info::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
+        Command::Run(args) => commands::run::run(&args),
         Command::Curve(args) => commands::curve::run(&args),
         Command::Advise(args) => commands::advise::run(&args),
         Command::Import(args) => commands::import::run(&args),

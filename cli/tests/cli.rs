@@ -129,6 +129,49 @@ fn help_completions_and_manual_pages_are_made() {
     assert!(ok(at, &["policies"]).contains("Corbat"));
 }
 
+/// Two programs of 1 MiB on 1.5 MiB.
+const SCENARIO: &str = "duration = \"200ms\"\n[machine]\nmemory = \"1536k\"\ncpus = 1\n[control]\n\
+                        window = \"5ms\"\nperiod = \"10ms\"\n[[process]]\npattern = \"uniform\"\n\
+                        size = \"1M\"\ncompute = \"1us\"\ncopies = 2\n";
+
+#[test]
+fn several_programs_are_run_and_their_degree_is_varied() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    std::fs::write(at.join("two.toml"), SCENARIO).expect("the directory can be written");
+    let text = ok(at, &["run", "two.toml"]);
+    assert!(text.contains("2 programs") && text.contains("pressure some avg10="), "{text}");
+    let json = ok(at, &["run", "two.toml", "--control", "working-set", "--format", "json"]);
+    let report: Value = serde_json::from_str(&json).expect("run prints JSON");
+    assert_eq!(report["control"]["load"], "working-set");
+    assert_eq!(report["jobs"].as_array().map(Vec::len), Some(2));
+    let csv = ok(at, &["run", "two.toml", "--format", "csv"]);
+    assert!(csv.starts_with("at_ns,cpu,useful,") && csv.lines().count() > 10, "{csv}");
+    let both = ["run", "two.toml", "--degree", "1..3", "--control", "none,ram"];
+    let plot = ok(at, &both);
+    assert!(plot.contains("degree of multiprogramming") && plot.contains("control ram"), "{plot}");
+    let csv = ok(at, &[&both[..], &["--format", "csv"]].concat());
+    assert_eq!(csv.lines().count(), 1 + 2 * 3, "{csv}");
+    assert_eq!(csv, ok(at, &[&both[..], &["--format", "csv"]].concat()));
+}
+
+#[test]
+fn a_scenario_with_a_mistake_is_refused_in_one_line() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    std::fs::write(at.join("bad.toml"), SCENARIO.replace("cpus", "cpu")).expect("as above");
+    refused(at, &["run", "bad.toml"], 1, &["bad.toml:4: ", "unknown field `cpu`"]);
+    refused(at, &["run", "missing.toml"], 1, &["missing.toml"]);
+    std::fs::write(at.join("two.toml"), SCENARIO).expect("as above");
+    refused(at, &["run", "two.toml", "--degree", "5..2"], 2, &["5..2"]);
+    refused(at, &["run", "two.toml", "--control", "prayer"], 2, &["prayer", "working-set"]);
+    refused(at, &["run", "two.toml", "--control", "none,ram"], 1, &["--degree"]);
+    let two = format!("{SCENARIO}[[process]]\ntrace = \"no.vtrace\"\n");
+    std::fs::write(at.join("more.toml"), two).expect("as above");
+    refused(at, &["run", "more.toml"], 1, &["no.vtrace"]);
+    refused(at, &["run", "more.toml", "--degree", "2"], 1, &["one [[process]]"]);
+}
+
 #[test]
 fn a_policy_is_explained_as_a_table_json_and_csv() {
     let directory = TempDir::new().expect("there is a temporary directory");

@@ -345,8 +345,7 @@ fn composition(string: &RefString, report: &Report) -> Composition {
         let (page, state) = match item {
             Item::Reference(page, write) => {
                 let was = dirty[page as usize];
-                let is = if was == 1 || write { 1 } else { 0 };
-                (page, is)
+                (page, u8::from(was == 1 || write))
             }
             Item::Free(page) => (page, ABSENT),
         };

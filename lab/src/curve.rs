@@ -16,7 +16,8 @@ use crate::experiment::{LabError, shown};
 use crate::plot::{Line, Plot, Scale};
 use crate::size::Human;
 use crate::sizes::{Sizes, spread};
-use crate::string::simulate::simulate;
+use crate::string::simulate::simulate_in;
+use crate::string::sizing::Scope;
 use crate::string::{Counts, Flat, PARTS, RefString, Sample, distances, intervals};
 
 /// Which curves.
@@ -30,6 +31,8 @@ pub struct Request {
     pub points: usize,
     /// Whether to look at some of the pages only.
     pub sample: Option<Sampling>,
+    /// Whether a policy that sizes processes sees each process by itself.
+    pub scope: Scope,
     /// What chance starts from, in policies and samples.
     pub seed: u64,
 }
@@ -150,7 +153,8 @@ pub fn curve(
         None => spread((enough / 256).max(least as u32).min(enough), enough, request.points),
     };
     let jobs = jobs(&choices, &frames, string, request.points);
-    let runner = Runner { string, sampled: sampled.as_ref(), lru: &lru, seed: request.seed };
+    let Request { scope, seed, .. } = *request;
+    let runner = Runner { string, sampled: sampled.as_ref(), lru: &lru, scope, seed };
     let total = jobs.len();
     let points = jobs
         .par_iter()
@@ -267,6 +271,7 @@ struct Runner<'a> {
     string: &'a RefString,
     sampled: Option<&'a Sampled>,
     lru: &'a distances::LruCurve,
+    scope: Scope,
     seed: u64,
 }
 
@@ -302,7 +307,7 @@ impl Runner<'_> {
             "lru" if std::ptr::eq(string, self.whole()) => (self.lru.at(frames), f64::from(frames)),
             "opt" => (intervals::opt(string, frames), f64::from(frames)),
             _ => {
-                let run = simulate(string, &job.choice, frames, self.seed);
+                let run = simulate_in(string, &job.choice, frames, self.seed, self.scope);
                 (run.counts, run.mean_frames)
             }
         }

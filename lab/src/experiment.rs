@@ -1,6 +1,7 @@
 //! An experiment: a trace, a machine, and what is to be varied.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use thiserror::Error;
 use vellum_machine::disk::DiskKind;
@@ -43,6 +44,28 @@ pub struct SwapChoice {
     pub size: Option<Size>,
 }
 
+impl FromStr for SwapChoice {
+    type Err = String;
+
+    /// `none`, or a kind of disk with or without a size: `nvme`, `hdd:2G`.
+    fn from_str(text: &str) -> Result<SwapChoice, String> {
+        let (kind, size) = match text.split_once(':') {
+            Some((kind, size)) => (kind, Some(size)),
+            None => (text, None),
+        };
+        let size: Option<Size> =
+            size.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
+        if kind == "none" {
+            return match size {
+                None => Ok(SwapChoice { disk: None, size: None }),
+                Some(_) => Err("`none` has no size".to_owned()),
+            };
+        }
+        let disk = kind.parse().map_err(|error| format!("{error}, and none"))?;
+        Ok(SwapChoice { disk: Some(disk), size })
+    }
+}
+
 /// Everything that can be chosen besides the trace.
 #[derive(Clone, Debug)]
 pub struct Experiment {
@@ -66,6 +89,8 @@ pub struct Experiment {
     pub seed: u64,
     /// What everything costs.
     pub profile: Profile,
+    /// Groups of frames with replacement of their own; 0 is global replacement.
+    pub groups: u16,
 }
 
 impl Default for Experiment {
@@ -82,6 +107,7 @@ impl Default for Experiment {
             cpus: None,
             seed: 0,
             profile: Profile::default(),
+            groups: 0,
         }
     }
 }
@@ -200,7 +226,7 @@ impl Experiment {
     }
 
     /// What makes the answer doubtful.
-    fn doubts(meta: &Meta, frames: u32) -> Option<String> {
+    pub(crate) fn doubts(meta: &Meta, frames: u32) -> Option<String> {
         let filter = meta.filter?;
         (u64::from(frames) < filter.frames_min).then(|| {
             format!(
@@ -213,7 +239,11 @@ impl Experiment {
         })
     }
 
-    fn frames(&self, footprint: u64, summary: Option<&Summary>) -> Result<u32, LabError> {
+    pub(crate) fn frames(
+        &self,
+        footprint: u64,
+        summary: Option<&Summary>,
+    ) -> Result<u32, LabError> {
         let bytes = match self.memory {
             Memory::Frames(frames) => u64::from(frames) * PAGE_BYTES,
             Memory::Size(size) => size.bytes(footprint),
@@ -235,7 +265,7 @@ impl Experiment {
         Ok(frames as u32)
     }
 
-    fn machine(&self, frames: u32, footprint: u64) -> Result<(Vm, Sim, u64), LabError> {
+    pub(crate) fn machine(&self, frames: u32, footprint: u64) -> Result<(Vm, Sim, u64), LabError> {
         let swap_bytes = match self.swap {
             SwapChoice { disk: None, .. } => 0,
             SwapChoice { size: Some(size), .. } => size.bytes(footprint),
@@ -259,6 +289,7 @@ impl Experiment {
             },
             policy,
             seed: self.seed,
+            groups: self.groups,
             tunables: self.tunables,
             ..Config::new(frames)
         };

@@ -20,6 +20,7 @@ pub mod explain;
 pub mod plot;
 pub mod replay;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod size;
 pub mod sizes;

@@ -151,7 +151,8 @@ impl Canvas {
     /// Plotter", IBM Systems Journal 4(1), 1965.)
     fn draw(&mut self, from: (usize, usize), to: (usize, usize), line: usize) {
         let ((mut x, mut y), (to_x, to_y)) = (from, to);
-        let (dx, dy) = (to_x.abs_diff(x) as i64, -(to_y.abs_diff(y) as i64));
+        let span = |a: usize, b: usize| i32::try_from(a.abs_diff(b)).unwrap_or(i32::MAX);
+        let (dx, dy) = (span(to_x, x), -span(to_y, y));
         let mut error = dx + dy;
         // Ends: each step comes nearer to the end in at least one direction.
         loop {
@@ -174,6 +175,9 @@ impl Canvas {
 
 impl Plot {
     /// The drawing, with axes and legend; a line of text if there is nothing to draw.
+    ///
+    /// # Panics
+    /// Never: a string takes all that is written to it.
     pub fn render(&self, lines: &[Line]) -> String {
         let (width, height) = (self.width.max(10), self.height.max(4));
         let xs = lines.iter().flat_map(|line| line.points.iter().map(|point| point.0));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use vellum_lab::advise::{Question, advise};
 use vellum_lab::curve::{Curve, Request, Sampling, curve};
+use vellum_lab::string::sizing::Scope;
 use vellum_lab::string::{Flat, flatten};
 use vellum_lab::{Experiment, LabError, Memory};
 
@@ -21,6 +22,7 @@ fn request(policies: &[&str]) -> Request {
         sizes: None,
         points: 8,
         sample: None,
+        scope: Scope::Local,
         seed: 0,
     }
 }

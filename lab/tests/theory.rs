@@ -50,6 +50,16 @@ fn the_same_input_gives_the_same_bytes() {
 }
 
 #[test]
+fn beats_reach_policies_that_live_by_them() {
+    // Without beats aging is FIFO: no bit would ever be looked at.
+    let of = |policy: &str| {
+        let experiment = Experiment { policy: policy.to_owned(), ..sized("8M") };
+        run(&experiment, &trace("python")).faults
+    };
+    assert_ne!(of("aging"), of("fifo"));
+}
+
+#[test]
 fn every_fault_has_one_kind_and_one_process() {
     for name in TRACES {
         for experiment in [Experiment::default(), sized("25%")] {

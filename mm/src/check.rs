@@ -210,7 +210,7 @@ impl<M: Machine> Found<'_, M> {
             }
         }
         assert_eq!(free, self.store.frames.zone().free_frames(), "free frames");
-        assert_eq!(listed, self.store.order.lock().as_policy().len(), "evictable frames");
+        assert_eq!(listed, self.store.evictable(), "evictable frames");
         assert!(tables > self.tables, "{tables} tables, {} of them of programs", self.tables);
         let partial = self.store.frames.check_links(self.machine);
         let full = words - self.nodes - partial.frames;

@@ -22,12 +22,14 @@ use crate::machine::{Access, At, Machine};
 use crate::objects::Store;
 use crate::objects::complete;
 use crate::objects::file::{FILE_PAGES_MAX, FileError, Medium, Warmth};
+use crate::objects::groups::Groups;
 use crate::objects::io::{IoOutcome, Request, RequestId, Requests};
 use crate::objects::page_cache::{self, Find};
 use crate::objects::readahead::Asked;
 use crate::objects::store::Tunables;
 use crate::objects::swap::{Swap, SwapConfig};
 use crate::objects::writeback::{self, Written};
+use crate::reclaim::working_set::Used;
 use crate::reclaim::{self, Background, Room};
 use crate::replace::{Choice, Parameters, Replacement};
 use crate::spaces::advise::{self, Advise};
@@ -57,6 +59,8 @@ pub struct Config {
     pub tunables: Tunables,
     /// I/O requests that can be under way at once.
     pub requests: u32,
+    /// Groups of frames with an order of eviction each; 0 is global replacement.
+    pub groups: u16,
 }
 
 impl Config {
@@ -71,6 +75,7 @@ impl Config {
             seed: 0,
             tunables: Tunables::default(),
             requests: 1024,
+            groups: 0,
         }
     }
 }
@@ -126,7 +131,11 @@ impl Vm {
         }
         let swap = Swap::new(config.swap);
         let requests = Requests::new(config.requests);
-        let store = Store::new(frames, order, swap, requests, config.tunables, zero);
+        let mut store = Store::new(frames, order, swap, requests, config.tunables, zero);
+        if config.groups > 0 {
+            let orders = (0..config.groups).map(|_| config.policy.make(&parameters));
+            store.groups = Some(Groups::new(count, orders));
+        }
         Ok(Vm { store, kernel })
     }
 
@@ -341,6 +350,11 @@ impl Vm {
         reclaim::reclaim(&self.store, at, machine, count)
     }
 
+    /// Measures the working set of a space: pages used since this was last asked.
+    pub fn take_used<M: Machine>(&self, machine: &M, space: &AddressSpace) -> Used {
+        reclaim::take_used(&self.store, machine, space)
+    }
+
     /// Makes a file of `bytes` bytes known.
     pub fn add_file(
         &self,
@@ -447,7 +461,7 @@ impl Vm {
     /// Only a world that sees all references can drive such a policy.
     #[inline]
     pub fn touch(&self, frame: Frame) {
-        if let Replacement::Observed(policy) = &mut *self.store.order.lock() {
+        if let Replacement::Observed(policy) = &mut *self.store.order_of(frame).lock() {
             policy.touch(frame);
         }
     }
@@ -455,6 +469,17 @@ impl Vm {
     /// Whether the policy needs [`touch`](Self::touch).
     pub fn is_observed(&self) -> bool {
         matches!(&*self.store.order.lock(), Replacement::Observed(_))
+    }
+
+    /// Whether the policy wants [`beat`](Self::beat)s.
+    pub fn has_beats(&self) -> bool {
+        self.store.order.lock().as_policy().period() > 0
+    }
+
+    /// A beat of the timer: policies such as NRU and aging look at the accessed bits of all frames. How
+    /// often is the world's choice; teaching texts take 20 ms, and each costs a look at every frame.
+    pub fn beat<M: Machine>(&self, at: At, machine: &M) {
+        reclaim::beat(&self.store, at, machine);
     }
 
     /// Counts what every frame is used for.

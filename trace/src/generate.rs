@@ -13,7 +13,8 @@
 //! Algorithms for Random Number Generation", 2014), and a change of this module that changes them
 //! fails a test.
 //!
-//! One process, one thread, one anonymous area; every reference is an event of one instruction.
+//! One process, one thread, one anonymous area; every reference is an event of one instruction, unless
+//! a [`Stream`] is told otherwise.
 
 use std::fmt;
 use std::path::Path;
@@ -132,21 +133,30 @@ impl Spec {
     /// # Errors
     /// [`TraceError::Parameter`] if a parameter is out of its range, and whatever `sink` returns.
     pub fn generate(&self, sink: &mut impl Sink) -> Result<(), TraceError> {
-        let mut pages = Pages::new(self)?;
-        // Chance of its own for stores: the pages stay the same whatever the share of writes.
-        let mut writes = Pcg64::new(u128::from(self.seed), WRITE_STREAM);
-        let program = Program { pid: 1, arguments: self.meta().command };
-        for call in begin(&program, Vec::new(), Some((PAGE_FIRST, self.pages))) {
-            sink.event(Event::Call(Box::new(call)))?;
+        let mut stream = self.stream()?;
+        for event in stream.opening() {
+            sink.event(event)?;
         }
         for _ in 0..self.references {
-            let store = writes.random_bool(self.write_share);
-            let kind = if store { Kind::Store } else { Kind::Load };
-            let page = PAGE_FIRST + pages.next();
-            sink.access(Access { page, thread: 0, count: 1, instructions: 1, kind })?;
+            sink.access(stream.access())?;
         }
-        let exit = Call::Exit { thread: 0, process: 0, exit: Exit::Code(0) };
-        sink.event(Event::Call(Box::new(exit)))
+        sink.event(closing())
+    }
+
+    /// The same events, to be taken block by block: a trace that nobody has to store.
+    ///
+    /// # Errors
+    /// [`TraceError::Parameter`] if a parameter is out of its range.
+    pub fn stream(&self) -> Result<Stream, TraceError> {
+        Ok(Stream {
+            spec: *self,
+            instructions: 1,
+            pages: Pages::new(self)?,
+            writes: Pcg64::new(u128::from(self.seed), WRITE_STREAM),
+            begun: false,
+            made: 0,
+            ended: false,
+        })
     }
 
     /// Writes the trace to a file.
@@ -163,6 +173,71 @@ impl Spec {
             }
         }
     }
+}
+
+/// References of a block of a [`Stream`].
+const BLOCK: u64 = 4096;
+
+/// The events of a [`Spec`], made when they are wanted. With `u64::MAX` references it never ends.
+pub struct Stream {
+    spec: Spec,
+    instructions: u32,
+    pages: Pages,
+    // Chance of its own for stores: the pages stay the same whatever the share of writes.
+    writes: Pcg64,
+    begun: bool,
+    made: u64,
+    ended: bool,
+}
+
+impl Stream {
+    /// Lets every reference stand for so many instructions, so that computing takes time.
+    #[must_use]
+    pub fn with_instructions(self, instructions: u32) -> Stream {
+        Stream { instructions, ..self }
+    }
+
+    /// Puts the next events into `events`, in place of what is there; false at the end.
+    pub fn next_block(&mut self, events: &mut Vec<Event>) -> bool {
+        events.clear();
+        if self.ended {
+            return false;
+        }
+        if !self.begun {
+            self.begun = true;
+            events.extend(self.opening());
+        }
+        let count = BLOCK.min(self.spec.references - self.made);
+        events.extend((0..count).map(|_| Event::Access(self.access())));
+        self.made += count;
+        if self.made == self.spec.references {
+            self.ended = true;
+            events.push(closing());
+        }
+        true
+    }
+
+    /// Begins again, with other chance than before.
+    pub fn rewind(&mut self) {
+        (self.begun, self.made, self.ended) = (false, 0, false);
+    }
+
+    fn opening(&self) -> impl Iterator<Item = Event> + use<> {
+        let program = Program { pid: 1, arguments: self.spec.meta().command };
+        let calls = begin(&program, Vec::new(), Some((PAGE_FIRST, self.spec.pages)));
+        calls.into_iter().map(|call| Event::Call(Box::new(call)))
+    }
+
+    fn access(&mut self) -> Access {
+        let store = self.writes.random_bool(self.spec.write_share);
+        let kind = if store { Kind::Store } else { Kind::Load };
+        let page = PAGE_FIRST + self.pages.next();
+        Access { page, thread: 0, count: 1, instructions: self.instructions, kind }
+    }
+}
+
+fn closing() -> Event {
+    Event::Call(Box::new(Call::Exit { thread: 0, process: 0, exit: Exit::Code(0) }))
 }
 
 /// The stream of the generator of stores; that of pages follows from the seed.
@@ -373,6 +448,27 @@ mod tests {
         let cold: Vec<u64> = scan.into_iter().filter(|page| *page >= 4).collect();
         assert!(cold.iter().zip(4u64..10).all(|(page, next)| *page == next), "{cold:?}");
         assert!((400..600).contains(&cold.len()));
+    }
+
+    #[test]
+    fn a_stream_gives_the_events_of_the_trace_and_can_begin_again() {
+        let spec = spec(Pattern::Zipf { exponent: 0.9, scattered: true }, 100, 10_000);
+        let mut whole = Vec::new();
+        spec.generate(&mut whole).expect("the parameters are in range");
+        let mut stream = spec.stream().expect("the parameters are in range").with_instructions(7);
+        let (mut all, mut block) = (Vec::new(), Vec::new());
+        while stream.next_block(&mut block) {
+            for event in &mut block {
+                if let Event::Access(access) = event {
+                    assert_eq!(std::mem::replace(&mut access.instructions, 1), 7);
+                }
+            }
+            all.append(&mut block);
+        }
+        assert!(all == whole, "a stream differs from the trace");
+        stream.rewind();
+        assert!(stream.next_block(&mut block));
+        assert_eq!(block[0], whole[0]);
     }
 
     #[test]

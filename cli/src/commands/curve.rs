@@ -8,8 +8,9 @@ use anyhow::Result;
 use vellum_lab::curve::{Request, curve};
 use vellum_lab::experiment::Progress;
 use vellum_lab::string::flatten;
+use vellum_lab::string::sizing::Scope;
 
-use crate::args::{CurveArgs, Format};
+use crate::args::{CurveArgs, Format, ScopeName};
 use crate::{output, progress};
 
 pub(crate) fn run(args: &CurveArgs) -> Result<ExitCode> {
@@ -18,6 +19,10 @@ pub(crate) fn run(args: &CurveArgs) -> Result<ExitCode> {
         sizes: args.memory.clone().or_else(|| args.frames.clone().map(Into::into)),
         points: args.points.into(),
         sample: args.sample,
+        scope: match args.scope {
+            ScopeName::Local => Scope::Local,
+            ScopeName::Global => Scope::Global,
+        },
         seed: args.seed,
     };
     request.check()?;

@@ -10,4 +10,5 @@ pub(crate) mod info;
 pub(crate) mod policies;
 pub(crate) mod record;
 pub(crate) mod replay;
+pub(crate) mod run;
 pub(crate) mod shell;

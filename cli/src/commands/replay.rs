@@ -35,6 +35,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         cpus: args.cpus,
         seed: args.seed,
         profile: profile(&args.machine)?,
+        groups: 0,
     };
     let bar = progress::bar(None, "replaying");
     let report = experiment.run(&args.trace, |progress| {

@@ -249,6 +249,7 @@ impl Replay<'_> {
         };
         let index = self.spaces.len();
         self.spaces.push(Space {
+            source: self.threads[thread as usize].source,
             id: space.id(),
             root: space.root(),
             users: 1,
@@ -256,6 +257,7 @@ impl Replay<'_> {
             tables: 0,
         });
         self.processes[process as usize].space = Some(index);
+        self.group_space(index);
         for area in areas {
             self.map_area(cpu, index, area);
         }
@@ -325,8 +327,10 @@ impl Replay<'_> {
                 return;
             };
             let (id, root) = (copy.id(), copy.root());
-            self.spaces.push(Space { id, root, users: 1, space: Some(copy), tables: 0 });
+            let source = self.threads[thread as usize].source;
+            self.spaces.push(Space { source, id, root, users: 1, space: Some(copy), tables: 0 });
             let index = self.spaces.len() - 1;
+            self.group_space(index);
             self.count_tables(index);
             self.pump(cpu);
             self.spend_kernel(cpu, (costs.fork_ns + pages * costs.fork_page_ns) * PS);

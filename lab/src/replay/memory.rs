@@ -7,6 +7,7 @@ use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES, Page};
 use vellum_mm::event::Target;
 use vellum_mm::fault::{Attempt, Cause, Outcome, Resolved};
 use vellum_mm::machine::{Access as Wanted, SpaceId};
+use vellum_mm::objects::file::Warmth;
 use vellum_mm::objects::io::{Direction, RequestId};
 use vellum_mm::reclaim::{Background, Room};
 use vellum_mm::vm::FileOutcome;
@@ -18,6 +19,8 @@ use crate::report::OomKill;
 
 /// How often dirty files are looked at (`vm.dirty_writeback_centisecs`): 5 s.
 pub(super) const FLUSH_PERIOD_PS: u64 = 5_000_000_000 * PS;
+/// How often policies that want it look at all accessed bits: 20 ms, a clock interrupt of old.
+pub(super) const BEAT_PERIOD_PS: u64 = 20_000_000 * PS;
 /// How long a file may stay dirty (`vm.dirty_expire_centisecs`): 30 s.
 const DIRTY_EXPIRE_PS: u64 = 30_000_000_000 * PS;
 
@@ -185,7 +188,9 @@ impl Replay<'_> {
             }
             Work::Flush(request) => {
                 if self.is_under_way(request) {
-                    (self.wait_for(thread, cpu, request, false), Work::None)
+                    let step = self.wait_for(thread, cpu, request, false);
+                    self.note_sync(thread, self.cpus[cpu].now_ps);
+                    (step, Work::None)
                 } else {
                     (Step::Done, Work::None)
                 }
@@ -322,6 +327,10 @@ impl Replay<'_> {
             let bytes = request.bytes();
             let service = disk.submit(now_ns, DiskRequest { direction, position, bytes });
             self.spend_kernel(cpu, service.cpu_ns * PS);
+            if let Some(control) = &mut self.control {
+                let warm = self.warmth == Warmth::Warm;
+                control.submitted(&request, service, now_ns, warm);
+            }
             let slot = request.id.0 as usize;
             if self.waiters.len() <= slot {
                 self.waiters.resize_with(slot + 1, Vec::new);
@@ -351,7 +360,9 @@ impl Replay<'_> {
         }
         if self.is_under_way(request) {
             self.waiters[request.0 as usize].push(thread);
-            self.threads[thread as usize].state = State::Waiting(self.cpus[cpu].now_ps);
+            let now_ps = self.cpus[cpu].now_ps;
+            self.threads[thread as usize].state = State::Waiting(now_ps);
+            self.note_wait(thread, now_ps, request);
         }
         Step::Blocked
     }
@@ -410,6 +421,8 @@ impl Replay<'_> {
             resident_bytes: candidate.resident * PAGE_BYTES,
             swap_bytes: candidate.swapped * PAGE_BYTES,
         });
+        let job = self.processes[id as usize].source;
+        self.sources[job].killed = true;
         self.end_process(cpu, id, "out of memory".to_owned());
         Step::Blocked
     }
@@ -439,6 +452,12 @@ impl Replay<'_> {
         let zone = self.vm.store().frames.zone();
         let used = (zone.frames_total() - zone.free_frames()) as u64;
         self.stats.peak_used = self.stats.peak_used.max(used.saturating_sub(self.tables));
+    }
+
+    /// Lets the policy look at all accessed bits.
+    pub(super) fn beat(&mut self, cpu: usize) {
+        self.next_beat_ps = self.cpus[cpu].now_ps + BEAT_PERIOD_PS;
+        self.vm.beat(self.at(cpu), self.sim);
     }
 
     /// Writes files that have been dirty for long, as Linux's flusher threads do.

@@ -7,11 +7,17 @@
 //! ```text
 //!     [schedule]  whose event is next             [memory]  access, fault, disks, background reclaim
 //!     [calls]     system calls on the core        [tasks]   threads, processes, address spaces
+//!     [jobs]      traces that begin and end       [control] who may run, how the machine is doing
 //! ```
 
 mod calls;
+pub mod control;
+mod jobs;
+mod look;
+pub mod measured;
 mod memory;
 mod schedule;
+pub mod source;
 mod tasks;
 
 use std::collections::BTreeMap;
@@ -26,12 +32,14 @@ use vellum_mm::addr::{FileRef, PAGE_BYTES};
 use vellum_mm::machine::At;
 use vellum_mm::objects::file::Warmth;
 use vellum_mm::objects::io::{IoOutcome, RequestId};
-use vellum_trace::check::Checker;
-use vellum_trace::event::{Event, FileId, ProcessId, ThreadId};
+use vellum_trace::event::{FileId, ProcessId, ThreadId};
 use vellum_trace::{Reader, TraceError};
 
+use self::control::{Control, Controls, JobSettings};
+use self::measured::Measured;
 use self::memory::Pause;
 use self::schedule::Cpu;
+use self::source::{Feed, Ids, Source};
 use self::tasks::{Process, Space, Thread};
 use crate::experiment::Experiment;
 use crate::report::{
@@ -62,9 +70,18 @@ pub struct Replay<'a> {
 
     cpus: Vec<Cpu>,
     ready: std::collections::VecDeque<ThreadId>,
-    /// Events read but not executed, of all threads.
-    queued: usize,
-    read: Reading,
+    sources: Vec<Source>,
+    ids: Ids,
+    /// Jobs to come.
+    arrivals: Events<usize>,
+    /// Jobs that may have nobody left who can run.
+    doubtful: Vec<usize>,
+    /// Nothing happens from this time on.
+    until_ps: u64,
+    /// The furthest that any processor has come.
+    latest_ps: u64,
+    /// Of several jobs; a single replay has none, and pays nothing for it.
+    control: Option<Box<Control>>,
 
     swap_disk: Option<Disk>,
     file_disk: Disk,
@@ -75,21 +92,12 @@ pub struct Replay<'a> {
     under_way: Vec<bool>,
     pause: Pause,
     next_flush_ps: u64,
+    next_beat_ps: u64,
 
     tables: u64,
     stats: Stats,
     kills: Vec<OomKill>,
-}
-
-/// Where the trace is being read.
-#[derive(Default)]
-struct Reading {
-    block: Vec<Event>,
-    next: usize,
-    checker: Checker,
-    /// Events handed out so far: the number of the next one.
-    events: u64,
-    ended: bool,
+    measured: Option<Measured>,
 }
 
 /// What the replay itself counts.
@@ -122,8 +130,13 @@ impl<'a> Replay<'a> {
             dirty: BTreeMap::new(),
             cpus: (0..sim.cpus()).map(|_| Cpu::default()).collect(),
             ready: std::collections::VecDeque::new(),
-            queued: 0,
-            read: Reading::default(),
+            sources: Vec::new(),
+            ids: Ids::default(),
+            arrivals: Events::new(),
+            doubtful: Vec::new(),
+            until_ps: u64::MAX,
+            latest_ps: 0,
+            control: None,
             swap_disk: experiment.swap.disk.map(|kind| Disk::new(kind, disks)),
             file_disk: Disk::new(experiment.disk, disks),
             completions: Events::new(),
@@ -131,9 +144,11 @@ impl<'a> Replay<'a> {
             under_way: Vec::new(),
             pause: Pause::default(),
             next_flush_ps: memory::FLUSH_PERIOD_PS,
+            next_beat_ps: if vm.has_beats() { memory::BEAT_PERIOD_PS } else { u64::MAX },
             tables: 0,
             stats: Stats::default(),
             kills: Vec::new(),
+            measured: None,
         }
     }
 
@@ -151,7 +166,7 @@ impl<'a> Replay<'a> {
 
     /// Events executed or read so far.
     pub fn events(&self) -> u64 {
-        self.read.events
+        self.sources.iter().map(|job| job.events_before + job.read.events).sum()
     }
 
     /// Replays all events that `reader` yields. `progress` is told now and then how many were read.
@@ -163,7 +178,36 @@ impl<'a> Replay<'a> {
         reader: &mut Reader<R>,
         progress: impl FnMut(u64),
     ) -> Result<(), TraceError> {
-        self.schedule(reader, progress)?;
+        self.add_job(0, false);
+        self.schedule(&mut [reader], progress)?;
+        self.finish();
+        Ok(())
+    }
+
+    /// Runs several jobs at once under `controls`; each has its feed in `feeds`.
+    ///
+    /// # Errors
+    /// If a trace holds an event that cannot have happened.
+    ///
+    /// # Panics
+    /// If there are not as many feeds as jobs.
+    pub fn run_jobs(
+        &mut self,
+        controls: &Controls,
+        jobs: &[JobSettings],
+        feeds: &mut [&mut dyn Feed],
+        progress: impl FnMut(u64),
+    ) -> Result<(), TraceError> {
+        assert_eq!(jobs.len(), feeds.len(), "a job needs a feed");
+        let mut control = Control::new(controls, self.sim.cpus());
+        self.until_ps = controls.until_ns.map_or(u64::MAX, |until| until.saturating_mul(PS));
+        for job in jobs {
+            self.add_job(job.start_ns, job.repeats);
+            control.add(*job);
+        }
+        self.control = Some(Box::new(control));
+        self.schedule(feeds, progress)?;
+        self.measured = self.take_measure();
         self.finish();
         Ok(())
     }

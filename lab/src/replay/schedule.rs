@@ -14,20 +14,16 @@
 //! [`AHEAD_MAX`] events waits for the others. All these conditions point to earlier events, so the
 //! oldest event not yet executed can always be, once the disk that it may wait for is done.
 
-use std::io::{Read, Seek};
-
-use vellum_trace::event::{Access, Call, Event, Kind, ThreadId};
-use vellum_trace::{Reader, TraceError};
+use vellum_trace::TraceError;
+use vellum_trace::event::{Call, Event, ThreadId};
 
 use super::memory::Step;
-use super::tasks::State;
+use super::source::Feeds;
+use super::tasks::{State, Work};
 use super::{PS, Replay};
 
 /// Events that the threads' queues may hold before who reads the trace must wait for the others.
 const AHEAD_MAX: usize = 1 << 16;
-/// What stands in a block where an event was taken out.
-const TAKEN: Event =
-    Event::Access(Access { page: 0, thread: 0, count: 1, instructions: 0, kind: Kind::Load });
 /// Events between two reports of progress.
 const PROGRESS_EVENTS: u64 = 1 << 20;
 
@@ -42,9 +38,20 @@ pub(super) struct Cpu {
     last: Option<ThreadId>,
 }
 
+/// What became of a processor without anybody to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Idle {
+    /// Its clock went on to the next thing that happened.
+    Went,
+    /// Nothing will happen by itself.
+    Nothing,
+    /// The time of the run is over.
+    Over,
+}
+
 /// Why a thread gives its processor up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stop {
+pub(super) enum Stop {
     /// Its time slice is over.
     Slice,
     /// It waits for something that will wake it.
@@ -56,9 +63,9 @@ enum Stop {
 }
 
 impl Replay<'_> {
-    pub(super) fn schedule<R: Read + Seek>(
+    pub(super) fn schedule(
         &mut self,
-        reader: &mut Reader<R>,
+        feeds: &mut Feeds<'_>,
         mut progress: impl FnMut(u64),
     ) -> Result<(), TraceError> {
         let mut reported = 0;
@@ -66,21 +73,38 @@ impl Replay<'_> {
         loop {
             let cpu = self.slowest_cpu();
             self.deliver(cpu);
-            let Some(thread) = self.ready.pop_front() else {
-                if self.idle(cpu) {
-                    continue;
+            self.renew_jobs(feeds)?;
+            self.earliest_first(cpu);
+            let Some(&thread) = self.ready.front() else {
+                match self.idle_on(cpu, feeds)? {
+                    Idle::Went => continue,
+                    Idle::Over => return Ok(()),
+                    Idle::Nothing => {}
                 }
                 // Nobody can run and no disk works: the first thread, or the end.
-                if !self.adopt(reader)? {
+                if !self.adopt_any(feeds)? {
                     return Ok(());
                 }
                 continue;
             };
             if self.threads[thread as usize].state != State::Ready {
+                self.ready.pop_front();
                 continue;
             }
             let cpu = self.cpu_for(thread, cpu);
-            let stop = self.slice(cpu, thread, reader, behind > self.ready.len())?;
+            let start_ps = self.cpus[cpu].now_ps.max(self.threads[thread as usize].ready_ps);
+            if self.disk_comes_first(cpu, start_ps) {
+                continue;
+            }
+            if self.timer_ps().is_some_and(|timer_ps| timer_ps <= start_ps) {
+                self.fire(feeds)?;
+                continue;
+            }
+            self.ready.pop_front();
+            if start_ps >= self.until_ps || self.is_parked(thread) {
+                continue;
+            }
+            let stop = self.charged_slice(cpu, thread, feeds, behind > self.ready.len())?;
             self.threads[thread as usize].ready_ps = self.cpus[cpu].now_ps;
             match stop {
                 Stop::Slice => {
@@ -97,14 +121,49 @@ impl Replay<'_> {
                 }
                 Stop::Blocked | Stop::Ended => behind = 0,
             }
-            if self.read.events - reported >= PROGRESS_EVENTS {
-                reported = self.read.events;
+            let events = self.events();
+            if events - reported >= PROGRESS_EVENTS {
+                reported = events;
                 progress(reported);
             }
         }
     }
 
-    fn slowest_cpu(&self) -> usize {
+    /// Puts the thread first that can run first; of several, one that has waited for a disk, as
+    /// schedulers do that give sleepers their due. A time slice is executed at once, so that who is
+    /// queued may be ahead of who is woken after it.
+    fn earliest_first(&mut self, cpu: usize) {
+        let now_ps = self.cpus[cpu].now_ps;
+        let key = |thread: ThreadId| {
+            let slot = &self.threads[thread as usize];
+            let slept = !matches!(slot.work, Work::None);
+            (slot.ready_ps.max(now_ps), !slept, slot.ready_ps)
+        };
+        let queued = self.ready.iter().enumerate();
+        let first = queued.min_by_key(|&(_, &thread)| key(thread));
+        if let Some((place, &thread)) = first
+            && place > 0
+        {
+            self.ready.remove(place);
+            self.ready.push_front(thread);
+        }
+    }
+
+    /// Whether a request ends before anybody runs on: then a processor that has nothing to do goes on
+    /// with it, instead of falling behind.
+    fn disk_comes_first(&mut self, cpu: usize, start_ps: u64) -> bool {
+        let Some(at_ns) = self.completions.next_at() else { return false };
+        if at_ns * PS >= start_ps {
+            return false;
+        }
+        for other in &mut self.cpus {
+            other.now_ps = other.now_ps.max(at_ns * PS);
+        }
+        self.deliver(cpu);
+        true
+    }
+
+    pub(super) fn slowest_cpu(&self) -> usize {
         let clocks = self.cpus.iter().enumerate();
         clocks.min_by_key(|(_, cpu)| cpu.now_ps).map_or(0, |(index, _)| index)
     }
@@ -130,6 +189,9 @@ impl Replay<'_> {
         if now_ps >= self.next_flush_ps {
             self.flush_old_files(cpu);
         }
+        if now_ps >= self.next_beat_ps {
+            self.beat(cpu);
+        }
     }
 
     /// Lets the processor's clock go on to the next thing that will happen; false if nothing will.
@@ -143,68 +205,43 @@ impl Replay<'_> {
         true
     }
 
-    /// Reads on until a thread can run that nobody made: the first of the trace. False at its end.
-    fn adopt<R: Read + Seek>(&mut self, reader: &mut Reader<R>) -> Result<bool, TraceError> {
-        while let Some((number, event)) = self.next_event(reader)? {
-            let thread = event.thread();
-            if let Event::Call(call) = &event
-                && let Call::Start { .. } = **call
-            {
-                self.begin_thread(thread, self.cpus[0].now_ps);
-            }
-            self.enqueue(thread, number, event);
-            if !self.ready.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The next event of the trace, with its number. Files are nobody's: they are known at once.
-    fn next_event<R: Read + Seek>(
+    /// The next event of a job, with its number. Files are nobody's: they are known at once.
+    pub(super) fn next_event(
         &mut self,
-        reader: &mut Reader<R>,
+        source: usize,
+        feeds: &mut Feeds<'_>,
     ) -> Result<Option<(u64, Event)>, TraceError> {
         loop {
-            while self.read.next == self.read.block.len() {
-                if self.read.ended || !reader.next_block(&mut self.read.block)? {
-                    self.read.ended = true;
-                    self.read.block.clear();
-                    self.read.next = 0;
-                    return Ok(None);
-                }
-                self.read.next = 0;
-            }
-            let event = std::mem::replace(&mut self.read.block[self.read.next], TAKEN);
-            self.read.checker.event(&event)?;
-            self.read.next += 1;
-            self.read.events += 1;
+            let slot = &mut self.sources[source];
+            let Some(mut event) = slot.read.next(&mut *feeds[source])? else { return Ok(None) };
+            slot.names.rename(&mut self.ids, &mut event);
+            let number = slot.read.events - 1;
             match &event {
                 Event::Call(call) => match &**call {
                     Call::File(file) => self.introduce_file(file),
                     call => {
-                        self.introduce(call);
-                        return Ok(Some((self.read.events - 1, event)));
+                        self.introduce(source, call);
+                        return Ok(Some((number, event)));
                     }
                 },
-                Event::Access(_) => return Ok(Some((self.read.events - 1, event))),
+                Event::Access(_) => return Ok(Some((number, event))),
             }
         }
     }
 
     /// Gives new threads their places, so that their events can be queued before they are made.
-    fn introduce(&mut self, call: &Call) {
+    fn introduce(&mut self, source: usize, call: &Call) {
         match *call {
-            Call::Start { thread, process, .. } => self.thread_slot(thread, process),
+            Call::Start { thread, process, .. } => self.thread_slot(source, thread, process),
             Call::Fork { child, process, thread, .. } => {
-                self.thread_slot(child, process);
+                self.thread_slot(source, child, process);
                 if self.threads[thread as usize].state == State::Dead {
                     self.unborn_forever(&Event::Call(Box::new(call.clone())));
                 }
             }
             Call::Thread { thread, child } => {
                 let process = self.threads[thread as usize].process;
-                self.thread_slot(child, process);
+                self.thread_slot(source, child, process);
                 if self.threads[thread as usize].state == State::Dead {
                     self.end_thread(child);
                 }
@@ -214,7 +251,7 @@ impl Replay<'_> {
     }
 
     /// Keeps an event until its thread runs; that of a dead thread is passed over.
-    fn enqueue(&mut self, thread: ThreadId, number: u64, event: Event) {
+    pub(super) fn enqueue(&mut self, thread: ThreadId, number: u64, event: Event) {
         if self.threads[thread as usize].state == State::Dead {
             return;
         }
@@ -227,17 +264,46 @@ impl Replay<'_> {
                 process.calls.push_back(number);
             }
         }
-        self.threads[thread as usize].queue.push_back((number, event));
-        self.queued += 1;
+        let slot = &mut self.threads[thread as usize];
+        slot.queue.push_back((number, event));
+        self.sources[slot.source].queued += 1;
+    }
+
+    /// As [`slice`](Self::slice); tells who measures what it cost.
+    fn charged_slice(
+        &mut self,
+        cpu: usize,
+        thread: ThreadId,
+        feeds: &mut Feeds<'_>,
+        alone: bool,
+    ) -> Result<Stop, TraceError> {
+        let before = (self.cpus[cpu].busy_ps, self.stats.references);
+        if self.control.is_some() {
+            let slot = &mut self.threads[thread as usize];
+            slot.last_cpu = Some(cpu);
+            let start_ps = self.cpus[cpu].now_ps.max(slot.ready_ps);
+            self.note(thread, start_ps);
+        }
+        let stop = self.slice(cpu, thread, feeds, alone)?;
+        let job = self.threads[thread as usize].source;
+        if self.control.is_some() {
+            let busy_ps = self.cpus[cpu].busy_ps - before.0;
+            let references = self.stats.references - before.1;
+            self.ran(job, thread, busy_ps, references);
+        }
+        if !matches!(self.threads[thread as usize].state, State::Ready | State::Waiting(_)) {
+            self.doubtful.push(job);
+        }
+        Ok(stop)
     }
 
     /// Runs `thread` on `cpu` for a time slice at most. `alone` if no other thread can go on, so that
     /// this one may read as far ahead as it must.
-    fn slice<R: Read + Seek>(
+    fn slice(
         &mut self,
         cpu: usize,
         thread: ThreadId,
-        reader: &mut Reader<R>,
+        feeds: &mut Feeds<'_>,
         alone: bool,
     ) -> Result<Stop, TraceError> {
         let ready_ps = self.threads[thread as usize].ready_ps;
@@ -248,7 +314,8 @@ impl Replay<'_> {
             clock.last = Some(thread);
             self.spend_kernel(cpu, self.profile.cpu.context_switch_ns * PS);
         }
-        let end_ps = self.cpus[cpu].now_ps + self.profile.cpu.quantum_ns.get() * PS;
+        let quantum_ps = self.profile.cpu.quantum_ns.get() * PS;
+        let end_ps = (self.cpus[cpu].now_ps + quantum_ps).min(self.until_ps);
         if !self.finish_work(cpu, thread) {
             return Ok(Stop::Blocked);
         }
@@ -268,25 +335,26 @@ impl Replay<'_> {
             if self.completions.next_at().is_some_and(|at| at * PS <= self.cpus[cpu].now_ps) {
                 self.deliver(cpu);
             }
-            if let Some(stop) = self.step(cpu, thread, reader, alone)? {
+            if let Some(stop) = self.step(cpu, thread, feeds, alone)? {
                 return Ok(stop);
             }
         }
     }
 
     /// Executes one event of `thread`.
-    fn step<R: Read + Seek>(
+    fn step(
         &mut self,
         cpu: usize,
         thread: ThreadId,
-        reader: &mut Reader<R>,
+        feeds: &mut Feeds<'_>,
         alone: bool,
     ) -> Result<Option<Stop>, TraceError> {
+        let source = self.threads[thread as usize].source;
         while self.threads[thread as usize].queue.is_empty() {
-            if self.queued >= AHEAD_MAX && !alone {
+            if self.sources[source].queued >= AHEAD_MAX && !alone {
                 return Ok(Some(Stop::Behind));
             }
-            let Some((number, event)) = self.next_event(reader)? else {
+            let Some((number, event)) = self.next_event(source, feeds)? else {
                 // The trace ends before the thread does.
                 self.threads[thread as usize].state = State::Dead;
                 return Ok(Some(Stop::Ended));
@@ -298,7 +366,7 @@ impl Replay<'_> {
         }
         let slot = &mut self.threads[thread as usize];
         let (number, event) = slot.queue.pop_front().expect("it is not empty");
-        self.queued -= 1;
+        self.sources[source].queued -= 1;
         match event {
             Event::Access(access) => {
                 if self.access(cpu, thread, &access) == Step::Blocked {
@@ -340,26 +408,26 @@ impl Replay<'_> {
 
     /// Executes accesses straight from the block that was read: the common case of one busy thread.
     fn run_ahead(&mut self, cpu: usize, thread: ThreadId, end_ps: u64) {
-        let block = std::mem::take(&mut self.read.block);
-        let mut next = self.read.next;
-        let process = &self.processes[self.threads[thread as usize].process as usize];
-        let start = next;
-        if process.calls.is_empty() {
-            while let Some(Event::Access(access)) = block.get(next) {
-                if access.thread != thread
-                    || self.cpus[cpu].now_ps >= end_ps
-                    || self.read.checker.event(&block[next]).is_err()
-                {
-                    break;
-                }
-                next += 1;
-                if self.access(cpu, thread, access) == Step::Blocked {
-                    break;
-                }
+        let slot = &self.threads[thread as usize];
+        if !self.processes[slot.process as usize].calls.is_empty() {
+            return;
+        }
+        let (source, local) = (slot.source, slot.local);
+        let mut read = std::mem::take(&mut self.sources[source].read);
+        let start = read.next;
+        while let Some(Event::Access(access)) = read.block.get(read.next) {
+            if access.thread != local
+                || self.cpus[cpu].now_ps >= end_ps
+                || read.checker.event(&read.block[read.next]).is_err()
+            {
+                break;
+            }
+            read.next += 1;
+            if self.access(cpu, thread, access) == Step::Blocked {
+                break;
             }
         }
-        self.read.block = block;
-        self.read.next = next;
-        self.read.events += (next - start) as u64;
+        read.events += (read.next - start) as u64;
+        self.sources[source].read = read;
     }
 }

@@ -49,6 +49,10 @@ pub(super) enum Work {
 /// A thread of the trace.
 pub(super) struct Thread {
     pub(super) process: ProcessId,
+    /// Its job.
+    pub(super) source: usize,
+    /// Its number in its own trace.
+    pub(super) local: ThreadId,
     pub(super) state: State,
     /// Events that were read while others ran, with their numbers.
     pub(super) queue: VecDeque<(u64, Event)>,
@@ -69,6 +73,8 @@ impl Thread {
     pub(super) fn unborn(process: ProcessId) -> Thread {
         Thread {
             process,
+            source: 0,
+            local: 0,
             state: State::Unborn,
             queue: VecDeque::new(),
             work: Work::None,
@@ -84,6 +90,8 @@ impl Thread {
 /// A process of the trace.
 #[derive(Default)]
 pub(super) struct Process {
+    /// Its job.
+    pub(super) source: usize,
     pub(super) pid: u32,
     pub(super) command: String,
     /// Its address space while it lives.
@@ -113,6 +121,8 @@ impl Process {
 
 /// An address space, which several processes may share (`CLONE_VM`).
 pub(super) struct Space {
+    /// The job that it belongs to.
+    pub(super) source: usize,
     pub(super) space: Option<AddressSpace>,
     pub(super) users: u32,
     /// As the machine knows it, without a look into `space`.
@@ -124,12 +134,18 @@ pub(super) struct Space {
 
 impl super::Replay<'_> {
     /// Makes sure that a thread of this number can be named.
-    pub(super) fn thread_slot(&mut self, thread: ThreadId, process: ProcessId) {
+    pub(super) fn thread_slot(&mut self, source: usize, thread: ThreadId, process: ProcessId) {
         while self.threads.len() <= thread as usize {
             self.threads.push(Thread::unborn(ProcessId::MAX));
         }
-        self.threads[thread as usize].process = process;
+        let job = &mut self.sources[source];
+        let slot = &mut self.threads[thread as usize];
+        slot.process = process;
+        slot.source = source;
+        slot.local = job.names.local(thread);
+        job.threads.push(thread);
         self.process_slot(process);
+        self.processes[process as usize].source = source;
         self.processes[process as usize].threads.push(thread);
     }
 
@@ -162,6 +178,7 @@ impl super::Replay<'_> {
             slot.state = State::Ready;
             slot.ready_ps = now_ps;
             self.ready.push_back(thread);
+            self.note(thread, now_ps);
         }
     }
 
@@ -170,8 +187,9 @@ impl super::Replay<'_> {
         let slot = &mut self.threads[thread as usize];
         slot.state = State::Dead;
         slot.work = Work::None;
-        self.queued -= slot.queue.len();
+        self.sources[slot.source].queued -= slot.queue.len();
         let queue = std::mem::take(&mut slot.queue);
+        self.note(thread, self.latest_ps);
         // What only it could have begun will never be.
         for (_, event) in queue {
             self.unborn_forever(&event);
@@ -203,6 +221,7 @@ impl super::Replay<'_> {
     /// Ends a process and gives back its memory.
     pub(super) fn end_process(&mut self, cpu: usize, process: ProcessId, exit: String) {
         let slot = &mut self.processes[process as usize];
+        self.doubtful.push(slot.source);
         slot.exit = exit;
         slot.dead = true;
         slot.calls.clear();
@@ -251,6 +270,7 @@ impl super::Replay<'_> {
                 slot.state = State::Ready;
                 slot.ready_ps = slot.ready_ps.max(now_ps);
                 self.ready.push_back(thread as ThreadId);
+                self.note(thread as ThreadId, now_ps);
             }
         }
     }
@@ -263,6 +283,7 @@ impl super::Replay<'_> {
             slot.state = State::Ready;
             slot.ready_ps = now_ps;
             self.ready.push_back(thread);
+            self.note(thread, now_ps);
         }
     }
 }

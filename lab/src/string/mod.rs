@@ -21,6 +21,7 @@ mod flatten;
 pub mod intervals;
 mod sample;
 pub mod simulate;
+pub mod sizing;
 mod times;
 
 pub(crate) use flatten::Tape;

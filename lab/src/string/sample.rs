@@ -12,6 +12,8 @@
 
 use super::{Item, RefString};
 
+/// The number of a page that is not in the sample.
+const DROPPED: u32 = u32::MAX;
 /// Parts of a sample, from whose spread its error is estimated.
 pub const PARTS: u32 = 8;
 
@@ -39,7 +41,6 @@ impl Sample {
                 width * u64::from(part)..width * u64::from(part + 1)
             }
         };
-        const DROPPED: u32 = u32::MAX;
         let mut kept = RefString::new();
         let mut number = vec![DROPPED; string.pages() as usize];
         let mut met = vec![false; string.pages() as usize];

@@ -17,12 +17,13 @@ use vellum_mm::replace::{
     Choice, Foresee, Observe, PageId, Parameters, Registered, Sizing, Visitor, Witness, visit,
 };
 
+use super::sizing::{self, Scope};
 use super::{AHEAD, Counts, Item, RefString, WRITE};
 
 /// No frame.
-const NONE: u32 = u32::MAX;
-const ACCESSED: u8 = 1;
-const DIRTY: u8 = 2;
+pub(super) const NONE: u32 = u32::MAX;
+pub(super) const ACCESSED: u8 = 1;
+pub(super) const DIRTY: u8 = 2;
 
 /// What a run of a policy over a string found.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -39,18 +40,33 @@ pub struct Run {
 /// # Panics
 /// If `frames` is 0 or more than 2^30.
 pub fn simulate(string: &RefString, policy: &Choice, frames: u32, seed: u64) -> Run {
+    simulate_in(string, policy, frames, seed, Scope::Local)
+}
+
+/// As [`simulate`]; a policy that sizes processes has this scope.
+///
+/// # Panics
+/// As `simulate`.
+pub fn simulate_in(
+    string: &RefString,
+    policy: &Choice,
+    frames: u32,
+    seed: u64,
+    scope: Scope,
+) -> Run {
     assert!((1..=super::PAGES_MAX).contains(&frames), "a memory of {frames} frames");
     // A policy's shares of memory are shares of what was asked for, but no array need be larger than
     // what the string can fill.
     let parameters =
         Parameters { seed, settings: policy.settings, ..Parameters::new(frames as usize) };
-    let drive = Drive { string, parameters: &parameters };
+    let drive = Drive { string, parameters: &parameters, scope };
     visit(policy.entry.about.name, drive).expect("a registered policy")
 }
 
 struct Drive<'a> {
     string: &'a RefString,
     parameters: &'a Parameters,
+    scope: Scope,
 }
 
 impl Visitor for Drive<'_> {
@@ -84,7 +100,7 @@ impl Visitor for Drive<'_> {
             Item::Free(page) => memory.free_page(page),
             Item::Reference(page, write) => {
                 memory.bits.now += 1;
-                let (frame, _) = memory.reference::<true>(page, write);
+                let frame = memory.reference(page, write);
                 memory.policy.foretell(frame, next[at]);
                 at += 1;
             }
@@ -93,21 +109,7 @@ impl Visitor for Drive<'_> {
     }
 
     fn sizing<P: Registered + Sizing>(self) -> Run {
-        let mut memory = Memory::<P>::new(self.string, self.parameters);
-        self.string.for_each(|item| match item {
-            Item::Free(page) => memory.free_page(page),
-            Item::Reference(page, write) => {
-                memory.bits.now += 1;
-                let (frame, fault) = memory.reference::<true>(page, write);
-                if !fault {
-                    memory.policy.touch(frame, memory.bits.now);
-                }
-                while let Some(gone) = memory.policy.release(fault, &mut memory.bits) {
-                    memory.vacate(gone);
-                }
-            }
-        });
-        memory.done(self.string)
+        sizing::run::<P>(self.string, self.parameters, self.scope)
     }
 }
 
@@ -126,10 +128,17 @@ fn next_uses(string: &RefString) -> Vec<u64> {
 }
 
 /// Accessed and dirty bits of frames, and the time in references.
-struct Bits {
-    flags: Vec<u8>,
-    now: u64,
-    laundered: u64,
+pub(super) struct Bits {
+    pub(super) flags: Vec<u8>,
+    pub(super) now: u64,
+    pub(super) laundered: u64,
+}
+
+impl Bits {
+    /// Of so many frames, none used or dirty.
+    pub(super) fn new(frames: usize) -> Bits {
+        Bits { flags: vec![0; frames], now: 0, laundered: 0 }
+    }
 }
 
 impl Witness for Bits {
@@ -202,7 +211,7 @@ impl<P: Registered> Memory<P> {
         Memory {
             loaded: if policy.load_is_use() { ACCESSED } else { 0 },
             policy,
-            bits: Bits { flags: vec![0; parameters.frames], now: 0, laundered: 0 },
+            bits: Bits::new(parameters.frames),
             frame_of: vec![NONE; string.pages() as usize],
             page_of: vec![NONE; parameters.frames],
             free: Vec::new(),
@@ -274,15 +283,15 @@ impl<P: Registered> Memory<P> {
         black_box(seen);
     }
 
-    /// One reference; its frame, and whether it was a fault.
-    fn reference<const WRITES: bool>(&mut self, page: u32, write: bool) -> (Frame, bool) {
+    /// One reference; its frame.
+    fn reference(&mut self, page: u32, write: bool) -> Frame {
         let frame = self.frame_of[page as usize];
         let dirty = if write { DIRTY } else { 0 };
         if frame == NONE {
-            return (self.load::<WRITES>(page, self.loaded | dirty), true);
+            return self.load::<true>(page, self.loaded | dirty);
         }
         self.bits.flags[frame as usize] |= ACCESSED | dirty;
-        (Frame(frame), false)
+        Frame(frame)
     }
 
     #[inline]
@@ -328,15 +337,6 @@ impl<P: Registered> Memory<P> {
             self.free.push(frame);
             self.in_use(-1, self.bits.now);
         }
-    }
-
-    /// Takes the page out of a frame that the policy gave up.
-    fn vacate(&mut self, frame: Frame) {
-        let page = self.page_of[frame.index()];
-        self.frame_of[page as usize] = NONE;
-        self.writebacks += u64::from(self.bits.flags[frame.index()] & DIRTY != 0);
-        self.free.push(frame.0);
-        self.in_use(-1, self.bits.now);
     }
 
     /// After so many references, to the end unless something else is said, one frame more or less is

@@ -1,3 +1,4 @@
-//! Accounting: who is to blame when memory runs out.
+//! Accounting: who is to blame when memory runs out, and what its want costs.
 
 pub mod oom;
+pub mod pressure;

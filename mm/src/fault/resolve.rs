@@ -12,7 +12,7 @@ use crate::objects::io::RequestId;
 use crate::objects::page_cache::Find;
 use crate::objects::store::{Resides, anon_page};
 use crate::objects::swap;
-use crate::reclaim::{Room, make_room_beside};
+use crate::reclaim::{Room, keep_allotment, make_room_beside};
 use crate::spaces::AddressSpace;
 use crate::spaces::areas::StackLimits;
 use crate::spaces::protect::entry_bits;
@@ -181,6 +181,9 @@ fn resolve<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Result
     let Some(area) = area else {
         return Err(Stop::Kill(Cause::Violation(Violation::Unmapped)));
     };
+    if store.groups.is_some() {
+        make_own_room(scene, space, fault);
+    }
     match fault {
         Fault::Violation(violation) => Err(Stop::Kill(Cause::Violation(violation))),
         Fault::Spurious => {
@@ -195,6 +198,16 @@ fn resolve<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Result
         Fault::CopyOnWrite(frame) => cow::copy_on_write(scene, space, &area, frame),
         Fault::MakeDirty(frame) => Ok(file::make_dirty(scene, space, frame)),
     }
+}
+
+/// Where replacement is local, who needs a frame more gives one of its own.
+fn make_own_room<M: Machine>(scene: &Scene<'_, M>, space: &AddressSpace, fault: Fault) {
+    let keep = match fault {
+        Fault::ZeroFill | Fault::SwapIn(_) => None,
+        Fault::CopyOnWrite(frame) => Some(frame),
+        _ => return,
+    };
+    keep_allotment(scene.store, scene.at, scene.machine, space.id(), keep);
 }
 
 /// The area of the page; a stack just above it grows to include it.
@@ -275,6 +288,7 @@ pub(super) fn finish_mapping<M: Machine>(
         store.unlist(locked);
         locked.pin();
     } else if kind == Kind::Anon {
+        store.own(locked, space.id(), anon_page(space.id(), scene.page));
         store.list(locked, anon_page(space.id(), scene.page));
     }
     store.resident_up(space.id(), Resides::from(kind));

@@ -75,6 +75,8 @@ bitflags! {
         const LEAVING = 1 << 13;
         /// A page of shared memory: it has no file, and is always dirty.
         const MEMORY = 1 << 14;
+        /// Used since working sets were last measured, though a policy has taken the accessed bit.
+        const SEEN = 1 << 15;
     }
 }
 

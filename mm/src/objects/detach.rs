@@ -7,7 +7,7 @@ use super::store::{Resides, Store};
 use crate::frames::rmap;
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine};
-use crate::translate::x86_64::{self as x86, DIRTY, Entry, WRITE};
+use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, WRITE};
 
 /// Replaces every entry that maps the locked frame by `instead`, and forgets it in every TLB. The
 /// entries' dirty bits become the frame's flag. Returns how many entries there were.
@@ -19,6 +19,7 @@ pub(crate) fn unmap_everywhere<M: Machine>(
     instead: Entry,
 ) -> u32 {
     let resides = Resides::from(frame.state().kind());
+    let seen = frame.take(Flags::SEEN);
     let mut count = 0;
     // Ends: each turn takes one entry out of the reverse map.
     while let Some(entry_at) = rmap::entries(machine, frame).next() {
@@ -31,6 +32,9 @@ pub(crate) fn unmap_everywhere<M: Machine>(
         }
         rmap::remove(&store.frames, at, machine, frame, entry_at);
         store.resident_down(space, resides);
+        if seen || old.has(ACCESSED) {
+            store.used_then_gone(space);
+        }
         if instead != Entry(0) {
             store.resident_up(space, Resides::Swapped);
         }

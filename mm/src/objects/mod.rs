@@ -4,6 +4,7 @@ pub mod complete;
 pub mod detach;
 pub mod file;
 pub mod flush;
+pub mod groups;
 pub mod index;
 pub mod io;
 pub mod page_cache;

@@ -13,6 +13,7 @@ use spin::Mutex;
 use super::Flush;
 use super::complete::swapped_page;
 use super::file::Files;
+use super::groups::{GroupId, Groups};
 use super::io::{Direction, Request, RequestId, Requests};
 use super::swap::Swap;
 use crate::addr::{Frame, Page, Slot};
@@ -78,6 +79,8 @@ pub struct Store {
     pub frames: Frames,
     /// The order of eviction.
     pub order: Mutex<Replacement>,
+    /// Orders of its own for each group, where replacement is local.
+    pub groups: Option<Groups>,
     /// Files and shared memory objects.
     pub files: Files,
     /// The swap device.
@@ -93,6 +96,8 @@ pub struct Store {
     /// The frame of zeros that reads of untouched anonymous memory map.
     pub zero: Frame,
     resident: Box<[[AtomicU64; 3]]>,
+    /// By space: pages used since its working set was last measured, and evicted since.
+    gone: Box<[AtomicU64]>,
     space_ids: Mutex<SpaceIds>,
 }
 
@@ -117,6 +122,7 @@ impl Store {
         Store {
             frames,
             order: Mutex::new(order),
+            groups: None,
             files: Files::new(),
             swap,
             requests: Mutex::new(requests),
@@ -125,6 +131,7 @@ impl Store {
             tunables,
             zero,
             resident: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
+            gone: bytemuck::zeroed_slice_box(SPACES_MAX as usize),
             space_ids: Mutex::new(SpaceIds { unused: 0, free: Vec::new() }),
         }
     }
@@ -197,6 +204,10 @@ impl Store {
     /// If pages of it are still counted as resident: something was not unmapped.
     pub fn end_space_id(&self, id: SpaceId) {
         assert_eq!(self.resident(id), Resident::default(), "{id:?} ended with pages");
+        self.gone[id.0 as usize].store(0, Relaxed);
+        if let Some(groups) = &self.groups {
+            groups.set_space(id, GroupId(0));
+        }
         self.space_ids.lock().free.push(id.0);
     }
 
@@ -223,6 +234,17 @@ impl Store {
         debug_assert!(before > 0, "{space:?} has fewer pages than none");
     }
 
+    /// Counts a page of a space that was used and is being evicted.
+    #[inline]
+    pub(crate) fn used_then_gone(&self, space: SpaceId) {
+        self.gone[space.0 as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Takes the count of pages that were used and are gone.
+    pub(crate) fn take_gone(&self, space: SpaceId) -> u64 {
+        self.gone[space.0 as usize].swap(0, Relaxed)
+    }
+
     /// Counts `gone` pages less of a space.
     pub(crate) fn resident_down_by(&self, space: SpaceId, gone: Resident) {
         let counts = &self.resident[space.0 as usize];
@@ -243,7 +265,55 @@ impl Store {
         let frame = self.frames.alloc(at, machine, Reserve::Keep)?;
         let mut locked = self.frames.table.lock(frame);
         locked.begin(kind);
+        if let Some(groups) = &self.groups {
+            groups.set_owner(frame, GroupId(0));
+        }
         Ok(locked)
+    }
+
+    /// The order of eviction that a frame is in, or would be.
+    #[inline]
+    pub(crate) fn order_of(&self, frame: Frame) -> &Mutex<Replacement> {
+        match &self.groups {
+            None => &self.order,
+            Some(groups) => groups.order(groups.owner(frame)).unwrap_or(&self.order),
+        }
+    }
+
+    /// The order of eviction of a group.
+    pub(crate) fn order_for(&self, group: GroupId) -> &Mutex<Replacement> {
+        self.groups.as_ref().and_then(|groups| groups.order(group)).unwrap_or(&self.order)
+    }
+
+    /// Number of evictable frames.
+    pub(crate) fn evictable(&self) -> usize {
+        let common = self.order.lock().as_policy().len();
+        common + self.groups.as_ref().map_or(0, Groups::held_by_all)
+    }
+
+    /// Whose frames go if anybody's may.
+    #[inline]
+    pub(crate) fn donor(&self) -> GroupId {
+        match &self.groups {
+            None => GroupId(0),
+            Some(groups) => groups.donor(self.order.lock().as_policy().len()),
+        }
+    }
+
+    /// Makes a frame that `space` maps the property of its group, if it is nobody's.
+    #[inline]
+    pub(crate) fn own(&self, frame: &mut Locked<'_>, space: SpaceId, page: PageId) {
+        let Some(groups) = &self.groups else { return };
+        let group = groups.of_space(space);
+        if groups.owner(frame.frame()) != GroupId(0) || group == GroupId(0) {
+            return;
+        }
+        let listed = frame.state().has(Flags::LISTED);
+        self.unlist(frame);
+        groups.set_owner(frame.frame(), group);
+        if listed {
+            self.list(frame, page);
+        }
     }
 
     /// Makes a frame evictable, unless it is pinned or must be kept.
@@ -258,7 +328,7 @@ impl Store {
         if state.kind() == Kind::Anon && !self.swap.exists() && !state.has(Flags::LAZY) {
             return;
         }
-        self.order.lock().as_policy_mut().insert(frame.frame(), page);
+        self.order_of(frame.frame()).lock().as_policy_mut().insert(frame.frame(), page);
         frame.set(Flags::LISTED);
     }
 
@@ -266,7 +336,7 @@ impl Store {
     #[inline]
     pub(crate) fn unlist(&self, frame: &mut Locked<'_>) {
         if frame.take(Flags::LISTED) {
-            self.order.lock().as_policy_mut().remove(frame.frame());
+            self.order_of(frame.frame()).lock().as_policy_mut().remove(frame.frame());
         }
     }
 

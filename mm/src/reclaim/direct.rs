@@ -3,8 +3,9 @@
 use super::evict::{Evicted, evict_one, evict_this};
 use crate::addr::Frame;
 use crate::frames::table::Flags;
-use crate::machine::{At, Machine};
+use crate::machine::{At, Machine, SpaceId};
 use crate::objects::Store;
+use crate::objects::groups::GroupId;
 use crate::objects::io::RequestId;
 
 /// Frames that one reclaim tries to free (Linux: `SWAP_CLUSTER_MAX`).
@@ -67,9 +68,9 @@ pub(super) fn shrink<M: Machine>(
     keep: Option<Frame>,
 ) -> (usize, usize) {
     let (mut freed, mut queued, mut stuck) = (0, 0, 0);
-    let evictable = store.order.lock().as_policy_mut().len();
+    let evictable = store.evictable();
     while freed + queued < want && stuck <= evictable {
-        match evict_one(store, at, machine, keep) {
+        match evict_one(store, at, machine, keep, store.donor()) {
             Evicted::Freed => freed += 1,
             Evicted::Queued => queued += 1,
             Evicted::Stuck => stuck += 1,
@@ -77,6 +78,29 @@ pub(super) fn shrink<M: Machine>(
         }
     }
     (freed, queued)
+}
+
+/// Before `space` gets a frame more: evicts pages of its own group while that holds as many as it may.
+/// Spares `keep`. What is dirty is written first and free later, so the new frame is another one.
+pub fn keep_allotment<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    space: SpaceId,
+    keep: Option<Frame>,
+) {
+    let Some(groups) = &store.groups else { return };
+    let group = groups.of_space(space);
+    if group == GroupId(0) {
+        return;
+    }
+    // An allotment that was just reduced is reached over several faults.
+    for _ in 0..BATCH {
+        if groups.held(group) < groups.allotment(group) {
+            return;
+        }
+        evict_one(store, at, machine, keep, group);
+    }
 }
 
 /// Tries every evictable frame once, whatever the policy thinks, until one is free or leaving.

@@ -19,6 +19,7 @@ use crate::machine::{At, Machine, Operation};
 use crate::objects::complete::swapped_page;
 use crate::objects::detach::unmap_everywhere;
 use crate::objects::file::{Medium, owner_of};
+use crate::objects::groups::{GroupId, Groups};
 use crate::objects::index::Cached;
 use crate::objects::io::Direction;
 use crate::objects::store::identity;
@@ -41,16 +42,17 @@ pub enum Evicted {
     NoVictim,
 }
 
-/// Evicts the page that the policy chooses, unless it is `keep`.
+/// Evicts the page that the policy of `group` chooses, unless it is `keep`.
 pub(super) fn evict_one<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
     keep: Option<Frame>,
+    group: GroupId,
 ) -> Evicted {
     store.counters(at).scanned.add(1);
     let mut victim = {
-        let mut order = store.order.lock();
+        let mut order = store.order_for(group).lock();
         let policy = order.as_policy_mut();
         let mut look = Look { table: &store.frames.table, machine, now: at.now };
         let Some(frame) = policy.evict(&mut look) else { return Evicted::NoVictim };
@@ -66,6 +68,15 @@ pub(super) fn evict_one<M: Machine>(
         return stuck(store, machine, victim);
     }
     evict(store, at, machine, victim)
+}
+
+/// A beat of the timer, for policies that look at the accessed bits from time to time.
+pub(crate) fn beat<M: Machine>(store: &Store, at: At, machine: &M) {
+    let groups = store.groups.iter().flat_map(Groups::orders);
+    for order in core::iter::once(&store.order).chain(groups) {
+        let mut look = Look { table: &store.frames.table, machine, now: at.now };
+        order.lock().as_policy_mut().tick(&mut look);
+    }
 }
 
 /// Evicts the page in `frame` if it is evictable, without asking the policy.
@@ -263,6 +274,7 @@ impl<M: Machine> Witness for Look<'_, M> {
             let entry = x86::load(word);
             if entry.has(ACCESSED) && !entry.has(NO_RECENCY) {
                 x86::change(word, ACCESSED, 0);
+                locked.set(Flags::SEEN);
                 accessed = true;
             }
         }
