@@ -1,8 +1,8 @@
 //! Explanations: the textbooks' tables, the homework's answers, and the same counts as simulations.
 //!
 //! The tables in `tests/explain/` are what `vellum explain` prints. If one is meant to change,
-//! `VELLUM_BLESS=1 cargo test -p vellum-lab --test explain` writes them again, and the difference is
-//! reviewed with the change.
+//! `VELLUM_BLESS=1 cargo test -p vellum-lab --test explain` writes them again, and the difference
+//! is reviewed with the change.
 
 use std::fs;
 use std::path::Path;

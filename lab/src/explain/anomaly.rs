@@ -1,12 +1,12 @@
 //! Bélády's anomaly: strings on which one frame more costs more faults.
 //!
 //! In a given string, every number of frames is tried. Without one, a shortest string is searched:
-//! first all strings over a few pages, shorter ones first; then, if none of those will do, long random
-//! ones, each reduced to a shortest part of it. Strings that differ only by the names of pages are one:
-//! pages are numbered in order of first use.
+//! first all strings over a few pages, shorter ones first; then, if none of those will do, long
+//! random ones, each reduced to a shortest part of it. Strings that differ only by the names of
+//! pages are one: pages are numbered in order of first use.
 //!
-//! A stack algorithm has no anomaly: what it holds in n frames it also holds in n + 1. The search is run
-//! for those too, and finding something would refute the proof, or the code.
+//! A stack algorithm has no anomaly: what it holds in n frames it also holds in n + 1. The search
+//! is run for those too, and finding something would refute the proof, or the code.
 //!
 //! R. L. Mattson, J. Gecsei, D. R. Slutz, I. L. Traiger, "Evaluation Techniques for Storage
 //! Hierarchies", IBM Systems Journal 9(2), 1970.
@@ -70,14 +70,14 @@ pub enum Search {
 
 /// Whether what the policy holds in n frames is proved to be a part of what it holds in n + 1.
 ///
-/// LRU and OPT are the ones of the textbooks. MRU and UNOPT are stack algorithms as well: both order
-/// pages by something that does not depend on how many frames there are.
+/// LRU and OPT are the ones of the textbooks. MRU and UNOPT are stack algorithms as well: both
+/// order pages by something that does not depend on how many frames there are.
 pub fn is_stack(subject: &Subject) -> bool {
     matches!(subject.name(), "lru" | "opt" | "mru" | "UNOPT")
 }
 
-/// Whether a reference to the page that was referenced just before changes nothing, so that a shortest
-/// string has none: the search can leave them out.
+/// Whether a reference to the page that was referenced just before changes nothing, so that a
+/// shortest string has none: the search can leave them out.
 fn ignores_repeats(subject: &Subject) -> bool {
     match subject {
         Subject::Vellum(choice) => match choice.entry.about.name {

@@ -1,16 +1,17 @@
 //! The policies of the OSTEP homework that have no sister in Vellum.
 //!
-//! "Operating Systems: Three Easy Pieces" comes with exercises on replacement, of which thousands of
-//! answer sheets exist. FIFO, LRU, MRU and OPT mean the same here. Three do not, and are run as the
-//! homework defines them:
+//! "Operating Systems: Three Easy Pieces" comes with exercises on replacement, of which thousands
+//! of answer sheets exist. FIFO, LRU, MRU and OPT mean the same here. Three do not, and are run as
+//! the homework defines them:
 //!
 //! | name | there | nearest here |
 //! |---|---|---|
 //! | UNOPT | the page needed soonest goes: the worst that can be done on purpose | none |
-//! | RAND | one draw picks the victim by its place in the order of loading | `random`: other draws |
-//! | CLOCK | looks at pages *drawn by chance*; each look lowers a use count, a count of 0 goes | `clock`: a circle and one bit |
+//! | RAND | one draw picks the victim, by its place in order of loading | `random`, other draws |
+//! | CLOCK | *draws* pages; a look lowers a use count, 0 goes | `clock`: a circle, one bit |
 //!
-//! The draws continue those that made the string, if chance made it, as there one generator does both.
+//! The draws continue those that made the string, if chance made it, as there one generator does
+//! both.
 
 use vellum_mm::addr::Frame;
 use vellum_mm::replace::board::{Board, Member};

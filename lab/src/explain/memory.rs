@@ -1,8 +1,8 @@
 //! A few frames under any policy, where everything that happens can be seen.
 //!
-//! The same steps in the same order as [`simulate`](fn@crate::string::simulate::simulate), which is made for
-//! speed: free frames are filled from the lowest, given-back frames first, the last one given back
-//! before the others. Here every look at an accessed bit is noted, too.
+//! The same steps in the same order as [`simulate`](fn@crate::string::simulate::simulate), which is
+//! made for speed: free frames are filled from the lowest, given-back frames first, the last one
+//! given back before the others. Here every look at an accessed bit is noted, too.
 
 use vellum_mm::addr::Frame;
 use vellum_mm::replace::{PageId, Replacement, Witness};

@@ -1,10 +1,10 @@
 //! Explaining: a policy on a short reference string, step by step, as textbooks draw it.
 //!
-//! A [`Lesson`] is a string, a number of frames and a policy. Its [`steps`](Lesson::steps) are plain
-//! data: what the reference was, whether it hit, who went and why, what the frames hold, which bits are
-//! set, and the lists that the policy keeps, written by the policy itself on a board. They are
-//! made one at a time, so that a string of a million references needs no more memory than one of ten;
-//! who wants a table of all collects them.
+//! A [`Lesson`] is a string, a number of frames and a policy. Its [`steps`](Lesson::steps) are
+//! plain data: what the reference was, whether it hit, who went and why, what the frames hold,
+//! which bits are set, and the lists that the policy keeps, written by the policy itself on a
+//! board. They are made one at a time, so that a string of a million references needs no more
+//! memory than one of ten; who wants a table of all collects them.
 //!
 //! ```text
 //!     "7,0,1w" ──▶ Refs ──▶ Lesson ──▶ Step, Step, … ──┬─▶ text      a table, for people
@@ -86,11 +86,12 @@ impl Lesson {
         Ok(Lesson { refs, frames, subject, seed, drawn: 0 })
     }
 
-    /// The policy on `count` reads of pages below `pages`, by the chance of the OSTEP homework: the same
-    /// seed gives the same string.
+    /// The policy on `count` reads of pages below `pages`, by the chance of the OSTEP homework: the
+    /// same seed gives the same string.
     ///
     /// # Errors
-    /// If there are no references or more than [`REFS_MAX`], or the same of frames and [`FRAMES_MAX`].
+    /// If there are no references or more than [`REFS_MAX`], or the same of frames and
+    /// [`FRAMES_MAX`].
     pub fn drawn(
         count: u64,
         pages: u64,

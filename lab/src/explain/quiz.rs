@@ -1,11 +1,11 @@
 //! Questions: a lesson without its answers, and answers judged.
 //!
-//! An answer sheet has one line a reference: `hit`, or `miss` (or `fault`) with the page that goes, if
-//! one does: `miss 7`. What stands before a question mark is the question, so that a printed question
-//! is a form to fill in; `#` begins a comment, and empty lines count for nothing.
+//! An answer sheet has one line a reference: `hit`, or `miss` (or `fault`) with the page that goes,
+//! if one does: `miss 7`. What stands before a question mark is the question, so that a printed
+//! question is a form to fill in; `#` begins a comment, and empty lines count for nothing.
 //!
-//! Where several answers are right, all are accepted: under OPT, any of the pages that are never used
-//! again may go. So OPT is judged by the memory that the student's own choices make.
+//! Where several answers are right, all are accepted: under OPT, any of the pages that are never
+//! used again may go. So OPT is judged by the memory that the student's own choices make.
 
 use std::io::{self, Write};
 

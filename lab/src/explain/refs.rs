@@ -50,9 +50,9 @@ pub enum RefsError {
 }
 
 impl Refs {
-    /// Reads references separated by commas or white space; `#` begins a comment. A page is a decimal
-    /// number or a name of letters and digits that begins with a letter; a `w` at its end says that the
-    /// reference writes, so that a name longer than `w` itself never ends in one.
+    /// Reads references separated by commas or white space; `#` begins a comment. A page is a
+    /// decimal number or a name of letters and digits that begins with a letter; a `w` at its end
+    /// says that the reference writes, so that a name longer than `w` itself never ends in one.
     ///
     /// # Errors
     /// If there is none, there are more than [`REFS_MAX`], or one is no page.

@@ -17,9 +17,9 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The policy that `text` names, with its settings (`lru-k:k=3`), or a name of the OSTEP homework in
-    /// capitals: FIFO, LRU, MRU and OPT are Vellum's, UNOPT, RAND and CLOCK the homework's own.
-    /// `clock_bits` is the largest use count of the latter's CLOCK.
+    /// The policy that `text` names, with its settings (`lru-k:k=3`), or a name of the OSTEP
+    /// homework in capitals: FIFO, LRU, MRU and OPT are Vellum's, UNOPT, RAND and CLOCK the
+    /// homework's own. `clock_bits` is the largest use count of the latter's CLOCK.
     ///
     /// # Errors
     /// If there is none, or it has no such setting.

@@ -1,9 +1,9 @@
 //! Tables: the steps of a lesson as lines of text.
 //!
-//! [`write_row`](Table::write_row) gives a reference a row, with a column a frame, the policy's lists
-//! and the reason; [`write_across`](Table::write_across) gives it a column, as books print it. A row is
-//! padded to the widest of each column, which a first pass over the steps finds: steps are cheap to
-//! make again and dear to keep.
+//! [`write_row`](Table::write_row) gives a reference a row, with a column a frame, the policy's
+//! lists and the reason; [`write_across`](Table::write_across) gives it a column, as books print
+//! it. A row is padded to the widest of each column, which a first pass over the steps finds: steps
+//! are cheap to make again and dear to keep.
 //!
 //! ```text
 //!        #  ref          f0   f1   f2   out  circle     why

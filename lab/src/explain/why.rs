@@ -1,9 +1,9 @@
 //! Reasons: why this page went, in one short sentence.
 //!
-//! Where a policy's rule is one line, the sentence is that line with the numbers filled in: *7 was used
-//! least recently, at 1*. Elsewhere it is read off what can be seen: the accessed bits that the policy
-//! looked at on its way to the victim, and where victim and page stood in its lists. So a policy that
-//! this file has never heard of is explained too, in the words of its lists.
+//! Where a policy's rule is one line, the sentence is that line with the numbers filled in: *7 was
+//! used least recently, at 1*. Elsewhere it is read off what can be seen: the accessed bits that
+//! the policy looked at on its way to the victim, and where victim and page stood in its lists. So
+//! a policy that this file has never heard of is explained too, in the words of its lists.
 
 use super::memory::{Event, Gone, Look, Resident};
 use super::{Entry, List, Reference, Refs};

@@ -1,11 +1,11 @@
 //! The board: what a policy shows of itself to people.
 //!
-//! A policy is judged by its victims, and understood by its lists. [`Policy::show`](super::Policy::show)
-//! writes them on a [`Board`], in the policy's own words and order, so that whoever explains a decision
-//! need not know how the policy keeps its books.
+//! A policy is judged by its victims, and understood by its lists.
+//! [`Policy::show`](super::Policy::show) writes them on a [`Board`], in the policy's own words and
+//! order, so that whoever explains a decision need not know how the policy keeps its books.
 //!
-//! Nothing here is on the path of a reference: a policy that nobody looks at pays nothing, and one that
-//! is looked at may sort a copy of what it keeps.
+//! Nothing here is on the path of a reference: a policy that nobody looks at pays nothing, and one
+//! that is looked at may sort a copy of what it keeps.
 //!
 //! Knows nothing of: how a board looks.
 
@@ -14,8 +14,8 @@ use crate::addr::Frame;
 
 /// Where a policy writes what it keeps.
 pub trait Board {
-    /// A list, by the name that its paper gives it, with its members in order: the first of a queue is
-    /// the first to go. Shown though empty, so that every look at a policy has the same lists.
+    /// A list, by the name that its paper gives it, with its members in order: the first of a queue
+    /// is the first to go. Shown though empty, so that every look at a policy has the same lists.
     fn list(&mut self, name: &'static str, members: &mut dyn Iterator<Item = Member>);
 
     /// A number that the policy steers by, such as the target `p` of ARC.
