@@ -1,5 +1,9 @@
 //! The arguments, and the help that teaches them.
 
+mod explain;
+
+pub(crate) use explain::ExplainArgs;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -28,6 +32,7 @@ const EXAMPLES: &str = "Examples:
   vellum info sort.vtrace                                what is in the recording
   vellum replay sort.vtrace --memory 16M --policy clock  the same program with 16 MiB
   vellum replay sort.vtrace --memory 25% --swap zram --format json
+  vellum explain --policy lru --refs 7,0,1,2,0,3,0,4      a policy step by step, as in textbooks
   vellum curve sort.vtrace --policy lru,opt,clock        faults against memory, drawn
   vellum advise sort.vtrace --slowdown 5%                the smallest memory that is good enough
 
@@ -55,6 +60,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// List the replacement policies
     Policies(PoliciesArgs),
+    // Described at its arguments: a word here would hide the rest of what is said there.
+    Explain(ExplainArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell

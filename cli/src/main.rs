@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Policies(args) => commands::policies::run(&args),
+        Command::Explain(args) => commands::explain::run(&args),
         Command::Completions { shell } => commands::shell::completions(shell),
         Command::Man { directory } => commands::shell::man(&directory),
     };

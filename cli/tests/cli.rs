@@ -171,3 +171,123 @@ fn a_scenario_with_a_mistake_is_refused_in_one_line() {
     refused(at, &["run", "more.toml"], 1, &["no.vtrace"]);
     refused(at, &["run", "more.toml", "--degree", "2"], 1, &["one [[process]]"]);
 }
+
+#[test]
+fn a_policy_is_explained_as_a_table_json_and_csv() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    let refs = ["explain", "--policy", "fifo", "--frames", "3", "--refs"];
+    let string = "7,0,1,2,0,3,0,4,2,3,0,3,2,1,2,0,1,7,0,1";
+    let text = ok(at, &[&refs[..], &[string]].concat());
+    assert!(text.contains("faults      15 of 20 (75.00%), 6 of them first uses"), "{text}");
+    assert!(text.contains("7 was loaded first, at 1"), "{text}");
+    assert!(!text.contains('\x1b'), "no colour but on a terminal");
+    let across = ok(at, &[&refs[..], &[string, "--across", "-N"]].concat());
+    assert!(!across.contains("f0"), "only what it comes to: {across}");
+    let json: Value =
+        serde_json::from_str(&ok(at, &[&refs[..], &["7 0w 1 2 0", "--format", "json"]].concat()))
+            .expect("explain prints JSON");
+    assert_eq!(json["steps"][3]["victim"]["page"], "7");
+    assert_eq!(json["counts"]["faults"], 4);
+    let csv = ok(at, &[&refs[..], &["7 0w 1 2 0", "--format", "csv"]].concat());
+    assert_eq!(
+        csv.lines().nth(4).map(|line| line.starts_with("4,2,false,fault,7,0,2 0 1,")),
+        Some(true)
+    );
+    std::fs::write(at.join("refs"), "7 0w # two\n1\n").expect("room");
+    assert!(ok(at, &["explain", "--refs-file", "refs"]).contains("3 references to 3 pages"));
+}
+
+#[test]
+fn a_step_waits_for_a_line() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let step = |input: &str| {
+        let mut command = Command::cargo_bin("vellum").expect("the command is built");
+        command.current_dir(directory.path()).args(["explain", "--refs", "a,b,c,d", "--step"]);
+        let output = command.write_stdin(input).output().expect("the command starts");
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).expect("output is text")
+    };
+    let some = step("\n\n");
+    assert!(some.contains("\n    3  c") && !some.contains("\n    4  d"), "{some}");
+    assert!(!some.contains("faults   "), "not all was shown: {some}");
+    assert!(step("\n\n\n").contains("faults      4 of 4"));
+}
+
+#[test]
+fn a_question_is_asked_told_and_graded() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    // As the OSTEP homework is called: without -c the question, with -c the answers.
+    let homework = ["explain", "-p", "FIFO", "-s", "0", "-n", "10", "-C", "3"];
+    let question = ok(at, &homework);
+    assert!(question.contains("    1  8  hit or miss, who goes?"), "{question}");
+    assert!(!question.contains("first use"), "{question}");
+    let answers = ok(at, &[&homework[..], &["-c"]].concat());
+    assert!(answers.contains("hits         1 of 10 (10.00%)"), "{answers}");
+    let listed = ok(at, &["explain", "-a", "8,7,4,2,5,4,7,3,4,5", "-c"]);
+    assert_eq!(
+        listed.lines().skip(1).collect::<Vec<_>>(),
+        answers.lines().skip(1).collect::<Vec<_>>()
+    );
+    let sheet = "miss\nmiss\nmiss\nmiss 8\nmiss 7\nhit\nmiss 4\nmiss 2\nmiss 5\nmiss 7\n";
+    std::fs::write(at.join("right"), sheet).expect("room");
+    let grade = [&homework[..], &["--grade", "right"]].concat();
+    assert_eq!(ok(at, &grade), "10 of 10 right\n");
+    std::fs::write(at.join("wrong"), sheet.replace("miss 4", "hit")).expect("room");
+    let output = vellum(at, &[&homework[..], &["--grade", "wrong"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let says = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(says, "line 7: page 7: you say hit; it misses, and 4 goes\n9 of 10 right\n");
+}
+
+#[test]
+fn the_anomaly_is_shown_with_both_tables() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    let fifo = ["explain", "-p", "fifo", "--anomaly"];
+    let text = ok(at, &fifo);
+    assert!(text.contains("\n1,2,3,4,1,2,5,1,2,3,4,5\n9 faults on 3 frames, 10 on 4\n"), "{text}");
+    assert!(text.contains("fifo, 3 frames") && text.contains("fifo, 4 frames"), "{text}");
+    let given = ok(at, &[&fifo[..], &["--refs", "3 2 1 0 3 2 4 3 2 1 0 4", "-N"]].concat());
+    assert!(given.contains("9 faults on 3 frames, 10 on 4"), "{given}");
+    let json: Value = serde_json::from_str(&ok(at, &[&fifo[..], &["--format", "json"]].concat()))
+        .expect("the anomaly is JSON");
+    assert_eq!(json["anomalies"][0]["more"]["counts"]["faults"], 10);
+    let lru = ok(at, &["explain", "-p", "lru", "--anomaly", "--refs", "1 2 3 4 1 2 5 1 2 3 4 5"]);
+    assert!(lru.contains("stack algorithm") && lru.contains("none in this string"), "{lru}");
+}
+
+#[test]
+fn what_cannot_be_explained_is_said_in_one_line() {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let at = directory.path();
+    let cases: [(&[&str], &[&str]); 14] = [
+        (&["--refs", ""], &["no references"]),
+        (&[], &["no references", "--refs"]),
+        (&["--refs", "1,x-2"], &["reference 2", "x-2"]),
+        (&["--refs", "-1"], &["reference 1", "-1"]),
+        (&["--refs", "99999999999999999999999"], &["reference 1"]),
+        (&["--refs", "1", "-C", "0"], &["0 frames", "1 to 1024"]),
+        (&["--refs", "1", "-C", "18446744073709551615"], &["1 to 1024"]),
+        (&["--refs", "1", "-p", "best"], &["best", "fifo"]),
+        (&["--refs", "1", "-p", "lru-k:k=0"], &["lru-k:k=0", "1 to 8"]),
+        (&["-n", "99999999999"], &["99999999999 random references"]),
+        (&["--refs", "1", "-b", "2"], &["-b", "CLOCK"]),
+        (&["--refs-file", "missing"], &["missing"]),
+        (&["--refs", "1", "--grade", "missing"], &["missing"]),
+        (&["-n", "5", "--quiz", "--format", "json"], &["--format"]),
+    ];
+    for (arguments, words) in cases {
+        refused(at, &[&["explain"][..], arguments].concat(), 1, words);
+    }
+    std::fs::write(at.join("binary"), [0xff, 0xfe, 0, 1]).expect("room");
+    refused(at, &["explain", "--refs-file", "binary"], 1, &["binary", "no text"]);
+    refused(at, &["explain", "--refs", "1", "--refs-file", "x"], 2, &["--refs-file"]);
+    refused(
+        at,
+        &["explain", "--refs", "1", "-C", "99999999999999999999"],
+        2,
+        &["99999999999999999999"],
+    );
+}

@@ -16,6 +16,7 @@
 pub mod advise;
 pub mod curve;
 pub mod experiment;
+pub mod explain;
 pub mod plot;
 pub mod replay;
 pub mod report;

@@ -2,6 +2,7 @@
 
 pub(crate) mod advise;
 pub(crate) mod curve;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;

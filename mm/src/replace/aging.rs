@@ -20,6 +20,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::{About, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -120,6 +121,14 @@ impl Policy for Aging {
 
     fn period(&self) -> u64 {
         self.period
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let counters = self.equals.iter().zip(0..);
+        let mut members = counters.flat_map(|(&head, counter)| {
+            self.rings.iter(head).map(move |frame| Member::frame(frame).with_count(counter))
+        });
+        board.list("counters", &mut members);
     }
 
     fn len(&self) -> usize {

@@ -16,6 +16,7 @@
 //! 17 bytes a frame and up to 37 for each of one ghost a frame; every operation takes constant
 //! time.
 
+use super::board::Board;
 use super::queues::Directory;
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
@@ -143,6 +144,13 @@ impl Policy for Arc {
         let victim = if is_alone { self.directory.queues.front(T1) } else { self.choose(from) }?;
         self.directory.reuse(if from.is_some() { T2 } else { T1 }, victim, page);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        for (queue, name) in [(T1, "T1"), (T2, "T2"), (B1, "B1"), (B2, "B2")] {
+            board.list(name, &mut self.directory.members(queue));
+        }
+        board.number("p", self.target.0);
     }
 
     #[inline]

@@ -19,6 +19,7 @@
 //! the hand, which clears a bit with every step.
 
 use super::arc::{B1, B2, T1, T2, Target};
+use super::board::Board;
 use super::queues::Directory;
 use super::{About, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
@@ -136,6 +137,13 @@ impl Policy for Car {
 
     fn load_is_use(&self) -> bool {
         false
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        for (queue, name) in [(T1, "T1"), (T2, "T2"), (B1, "B1"), (B2, "B2")] {
+            board.list(name, &mut self.directory.members(queue));
+        }
+        board.number("p", self.target.0);
     }
 
     #[inline]

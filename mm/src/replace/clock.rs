@@ -16,6 +16,7 @@
 //! 8 bytes a frame; constant time, but for `evict`, whose walk clears a bit with every step: over many
 //! evictions it takes as many steps as frames were used.
 
+use super::board::{Board, Member};
 use super::{About, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -124,6 +125,11 @@ impl Policy for Clock {
     #[inline]
     fn load_is_use(&self) -> bool {
         self.load_is_use
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let hand = |frame| Member::frame(frame).with_hand("hand", self.hand == Some(frame));
+        board.list("circle", &mut self.rings.iter(self.hand).map(hand));
     }
 
     fn len(&self) -> usize {

@@ -24,6 +24,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::ghosts::Ghosts;
 use super::queues::share;
 use super::{About, PageId, Parameters, Policy, Registered, Setting, Witness};
@@ -327,6 +328,30 @@ impl Policy for ClockPro {
 
     fn load_is_use(&self) -> bool {
         false
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let member = |number: Frame| {
+            let is_ghost = self.is_ghost(number);
+            let member = if is_ghost {
+                Member::page(self.ghosts.page(number))
+            } else {
+                Member::frame(number)
+            };
+            let label = match self.states[self.index_of(number)] {
+                _ if is_ghost => "gone",
+                HOT => "hot",
+                TEST => "test",
+                _ => "cold",
+            };
+            member
+                .with_label(label)
+                .with_hand("hot", self.hot_hand == Some(number))
+                .with_hand("cold", self.cold_hand == Some(number))
+                .with_hand("test", self.test_hand == Some(number))
+        };
+        board.list("circle", &mut self.rings.iter(self.hot_hand).map(member));
+        board.number("cold share", self.cold_share as f64);
     }
 
     #[inline]

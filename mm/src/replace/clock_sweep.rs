@@ -20,6 +20,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
 
@@ -127,6 +128,16 @@ impl Policy for ClockSweep {
         let index = self.sweep()?;
         self.states[index] = UNUSED + 1;
         Some(Frame(self.first.0 + index as u32))
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let circle = (self.hand..self.states.len()).chain(0..self.hand);
+        let mut members = circle.filter(|&at| self.states[at] != ABSENT).map(|at| {
+            let frame = Frame(self.first.0 + at as u32);
+            let uses = u64::from(self.states[at] - UNUSED);
+            Member::frame(frame).with_hand("hand", at == self.hand).with_count(uses)
+        });
+        board.list("circle", &mut members);
     }
 
     fn len(&self) -> usize {

@@ -28,6 +28,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::{About, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -164,6 +165,15 @@ impl Policy for EnhancedClock {
         self.flags[(victim.0 - self.first.0) as usize] = self.passed;
         self.rings.rotate(&mut self.hand);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let member = |frame: Frame| {
+            let flags = self.flags[(frame.0 - self.first.0) as usize];
+            let member = Member::frame(frame).with_hand("hand", self.hand == Some(frame));
+            if flags & USED == 0 { member } else { member.with_label("R") }
+        };
+        board.list("circle", &mut self.rings.iter(self.hand).map(member));
     }
 
     fn len(&self) -> usize {

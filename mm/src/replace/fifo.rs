@@ -5,6 +5,7 @@
 //!
 //! 8 bytes a frame; every operation takes constant time.
 
+use super::board::{Board, Member};
 use super::{About, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -56,6 +57,10 @@ impl Policy for Fifo {
         let victim = self.oldest;
         self.rings.rotate(&mut self.oldest);
         victim
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        board.list("queue", &mut self.rings.iter(self.oldest).map(Member::frame));
     }
 
     fn len(&self) -> usize {

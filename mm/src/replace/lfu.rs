@@ -18,6 +18,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -149,6 +150,14 @@ impl Policy for Lfu {
         let victim = self.evict(witness)?;
         self.insert(victim, page);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let mut members = self.groups.iter(self.fewest).flat_map(|group| {
+            let Equals { count, longest } = self.equals[group.index()];
+            self.rings.iter(longest).map(move |frame| Member::frame(frame).with_count(count))
+        });
+        board.list("uses", &mut members);
     }
 
     fn len(&self) -> usize {

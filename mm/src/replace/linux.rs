@@ -29,6 +29,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Held, Member};
 use super::queues::Directory;
 use super::{About, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
@@ -209,6 +210,18 @@ impl Policy for Linux {
         let list = self.entrance(victim, page);
         self.directory.reuse(list, victim, page);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let referenced = |member: Member| match member.held {
+            Held::Frame(frame) if self.referenced[self.index_of(frame)] => {
+                member.with_label("ref")
+            }
+            _ => member,
+        };
+        board.list("inactive", &mut self.directory.members(INACTIVE).map(referenced));
+        board.list("active", &mut self.directory.members(ACTIVE));
+        board.list("shadows", &mut self.directory.members(SHADOW));
     }
 
     #[inline]

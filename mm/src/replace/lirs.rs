@@ -20,6 +20,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::ghosts::Ghosts;
 use super::queues::share;
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Setting, Witness};
@@ -276,6 +277,20 @@ impl Policy for Lirs {
             self.prune();
         }
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let is_ghost = |number: &Frame| (number.0 - self.first.0) as usize >= self.pages.len();
+        let member = |number: Frame| {
+            if is_ghost(&number) {
+                Member::page(self.ghosts.page(number)).with_label("gone")
+            } else {
+                let is_lir = self.is_lir[self.index_of(number)];
+                Member::frame(number).with_label(if is_lir { "LIR" } else { "HIR" })
+            }
+        };
+        board.list("S", &mut self.stack.iter(self.bottom).map(member));
+        board.list("Q", &mut self.queues.iter(self.hirs).map(Member::frame));
     }
 
     #[inline]

@@ -6,6 +6,7 @@
 //!
 //! 8 bytes a frame; every operation takes constant time.
 
+use super::board::{Board, Member};
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -57,6 +58,10 @@ impl Policy for Lru {
         let victim = self.coldest;
         self.rings.rotate(&mut self.coldest);
         victim
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        board.list("by last use", &mut self.rings.iter(self.coldest).map(Member::frame));
     }
 
     fn len(&self) -> usize {

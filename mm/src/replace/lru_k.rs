@@ -27,7 +27,9 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use alloc::vec::Vec;
 
+use super::board::{Board, Member};
 use super::ghosts::Ghosts;
 use super::heap::Heap;
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Setting, Witness};
@@ -283,6 +285,20 @@ impl Policy for LruK {
         let victim = self.evict(witness)?;
         self.load(victim, page, &history);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let kth = |frame: &Frame| self.kth(self.index_of(*frame));
+        let young = self.rings.iter(self.young).filter(|frame| kth(frame) == 0);
+        board.list("used less than k", &mut young.map(Member::frame));
+        let frames = (0..self.frames).filter(|&index| self.times[index * self.k] != 0);
+        let frames = frames.map(|index| Frame(self.first.0 + index as u32));
+        let mut grown: Vec<Frame> = frames.filter(|frame| kth(frame) > 0).collect();
+        grown.sort_by_key(kth);
+        let mut grown = grown.iter().map(|frame| Member::frame(*frame).with_count(kth(frame)));
+        board.list("k-th last use", &mut grown);
+        let ghosts = self.rings.iter(self.forgotten).map(|ghost| self.ghosts.page(ghost));
+        board.list("history", &mut ghosts.map(Member::page));
     }
 
     fn len(&self) -> usize {

@@ -21,6 +21,7 @@
 //!
 //! 9 bytes a frame. Eviction takes as many steps as pages are spared; aging looks at every frame.
 
+use super::board::{Board, Member};
 use super::queues::Queues;
 use super::{About, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
@@ -141,6 +142,16 @@ impl Policy for Mglru {
             }
             spared += 1;
             self.generations.requeue(Mglru::queue(self.youngest), victim);
+        }
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        for (after, name) in ["oldest", "2nd", "3rd", "4th"].into_iter().enumerate() {
+            let generation = self.oldest + after;
+            let queue = Mglru::queue(generation);
+            let there = generation <= self.youngest;
+            let mut frames = self.generations.iter(queue).filter(|_| there).map(Member::frame);
+            board.list(name, &mut frames);
         }
     }
 

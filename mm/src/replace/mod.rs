@@ -35,6 +35,7 @@
 //! [`evict`]: Policy::evict
 //! [`replace`]: Policy::replace
 
+pub mod board;
 mod chance;
 mod ghosts;
 mod heap;
@@ -46,6 +47,7 @@ pub use settings::{Setting, SettingError, Settings};
 use alloc::boxed::Box;
 
 use crate::addr::Frame;
+use board::Board;
 
 /// The registry: a line a policy, in the order in which they are listed to users. The word before
 /// the type says what it learns: `blind` of accessed bits, `observed` of references, `foreseen` of the
@@ -302,6 +304,12 @@ pub trait Policy: Send {
         true
     }
 
+    /// Shows people what it keeps: its lists in order, its hands, what it remembers. Called by who
+    /// explains a policy, never by who runs one; a policy with nothing to show shows nothing.
+    fn show(&self, board: &mut dyn Board) {
+        let _ = board;
+    }
+
     /// Number of evictable frames.
     fn len(&self) -> usize;
 
@@ -387,7 +395,8 @@ mod testing;
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{Bits, TEXTBOOK, faults};
+    use super::board::{Held, Member};
+    use super::testing::{Bits, Memory, Step, TEXTBOOK, faults};
     use super::*;
     use alloc::vec::Vec;
 
@@ -433,6 +442,39 @@ mod tests {
             out.sort_unstable();
             assert_eq!(out, [100, 102, 103], "{name}");
             assert!(policy.is_empty() && policy.evict(&mut bits).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_policy_shows_of_frames_is_what_it_holds() {
+        #[derive(Default)]
+        struct Seen {
+            lists: usize,
+            frames: Vec<u32>,
+        }
+        impl Board for Seen {
+            fn list(&mut self, _name: &'static str, members: &mut dyn Iterator<Item = Member>) {
+                self.lists += 1;
+                self.frames.extend(members.filter_map(|member| match member.held {
+                    Held::Frame(frame) => Some(frame.0),
+                    Held::Page(_) => None,
+                }));
+            }
+            fn number(&mut self, _name: &'static str, _value: f64) {}
+        }
+        for entry in POLICIES {
+            let name = entry.about.name;
+            let mut memory = Memory::new(name, 4);
+            for (at, &page) in TEXTBOOK.iter().enumerate() {
+                memory.step(Step::Use(page), at as u64 + 2);
+                let mut seen = Seen::default();
+                memory.policy.as_policy().show(&mut seen);
+                assert!(seen.lists > 0, "{name} shows nothing");
+                seen.frames.sort_unstable();
+                seen.frames.dedup();
+                let held = (0..4).filter(|&frame| memory.holds[frame as usize].is_some());
+                assert_eq!(seen.frames, held.collect::<Vec<u32>>(), "{name}, reference {at}");
+            }
         }
     }
 

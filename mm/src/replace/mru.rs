@@ -6,6 +6,7 @@
 //!
 //! 8 bytes a frame; every operation takes constant time.
 
+use super::board::{Board, Member};
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -55,6 +56,10 @@ impl Policy for Mru {
     fn replace(&mut self, _page: PageId, _witness: &mut dyn Witness) -> Option<Frame> {
         // The hottest goes, and the new page is the hottest.
         self.hottest
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        board.list("by last use", &mut self.rings.iter(self.hottest).map(Member::frame));
     }
 
     fn len(&self) -> usize {

@@ -19,6 +19,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::chance::SplitMix;
 use super::{About, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
@@ -174,6 +175,16 @@ impl Policy for Nru {
 
     fn period(&self) -> u64 {
         self.period
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let len = self.ends[LAST] as usize;
+        let mut members = self.members[..len].iter().zip(0..).map(|(index, place)| {
+            let class = self.ends.iter().position(|&end| place < end).unwrap_or(LAST);
+            let member = Member::frame(Frame(self.first.0 + index));
+            member.with_label(["(0,0)", "(0,1)", "(1,0)", "(1,1)"][class])
+        });
+        board.list("classes", &mut members);
     }
 
     fn len(&self) -> usize {

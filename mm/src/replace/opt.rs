@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::board::{Board, Member};
 use super::{About, Foresee, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 
@@ -65,10 +66,14 @@ impl Opt {
         index
     }
 
+    /// By what frames are ordered: those with a higher key go first.
+    fn key(&self, index: u32) -> (u64, PageId) {
+        (self.next[index as usize], self.pages[index as usize])
+    }
+
     /// Whether `a` goes before `b`.
     fn goes_first(&self, a: u32, b: u32) -> bool {
-        let key = |index: u32| (self.next[index as usize], self.pages[index as usize]);
-        key(a) > key(b)
+        self.key(a) > self.key(b)
     }
 
     fn put(&mut self, place: usize, index: u32) {
@@ -126,6 +131,19 @@ impl Policy for Opt {
         let victim = Frame(self.first.0 + self.heap.first()?);
         self.remove(victim);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let mut frames = self.heap.clone();
+        frames.sort_unstable_by_key(|&index| core::cmp::Reverse(self.key(index)));
+        let mut members = frames.iter().map(|&index| {
+            let member = Member::frame(Frame(self.first.0 + index));
+            match self.next[index as usize] {
+                u64::MAX => member.with_label("never"),
+                next => member.with_count(next),
+            }
+        });
+        board.list("next use", &mut members);
     }
 
     fn len(&self) -> usize {

@@ -21,6 +21,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::{About, PageId, Parameters, Policy, Registered, Setting, Sizing, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -120,6 +121,15 @@ impl Policy for Pff {
         let victim = self.turn()?;
         self.remove(victim);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let member = |frame: Frame| {
+            let used_in = self.used_in[(frame.0 - self.first.0) as usize];
+            let member = Member::frame(frame).with_hand("hand", self.hand == Some(frame));
+            if used_in == self.fault { member.with_label("used") } else { member }
+        };
+        board.list("circle", &mut self.rings.iter(self.hand).map(member));
     }
 
     fn len(&self) -> usize {

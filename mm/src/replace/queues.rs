@@ -15,6 +15,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::Member;
 use super::ghosts::Ghosts;
 use super::{PageId, Parameters};
 use crate::addr::Frame;
@@ -58,6 +59,11 @@ impl<const N: usize> Queues<N> {
     #[inline]
     pub(super) fn front(&self, queue: usize) -> Option<Frame> {
         self.fronts[queue]
+    }
+
+    /// Those of a queue, from the front on.
+    pub(super) fn iter(&self, queue: usize) -> impl Iterator<Item = Frame> {
+        self.rings.iter(self.fronts[queue])
     }
 
     /// Adds `number` at the back of a queue.
@@ -182,6 +188,14 @@ impl<const N: usize> Directory<N> {
         self.queues.remove(ghost);
         self.ghosts.remove(ghost);
         true
+    }
+
+    /// Those of a queue, from the front on: frames and remembered pages.
+    pub(super) fn members(&self, queue: usize) -> impl Iterator<Item = Member> {
+        self.queues.iter(queue).map(|number| {
+            let is_frame = ((number.0 - self.first.0) as usize) < self.pages.len();
+            if is_frame { Member::frame(number) } else { Member::page(self.ghosts.page(number)) }
+        })
     }
 
     /// Whether there is no room for another ghost.

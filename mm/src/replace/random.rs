@@ -10,6 +10,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::chance::SplitMix;
 use super::{About, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
@@ -89,6 +90,12 @@ impl Policy for Random {
         let victim = Frame(self.first.0 + self.members[drawn as usize]);
         self.remove(victim);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let members = self.members[..self.len].iter();
+        let mut frames = members.map(|index| Member::frame(Frame(self.first.0 + index)));
+        board.list("drawn from", &mut frames);
     }
 
     fn len(&self) -> usize {

@@ -21,6 +21,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Held, Member};
 use super::queues::{Directory, share};
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
@@ -153,6 +154,18 @@ impl Policy for S3Fifo {
         self.directory.reuse(self.entrance(is_known), victim, page);
         *self.uses_of(victim) = 0;
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let uses = |member: Member| match member.held {
+            Held::Frame(frame) => {
+                member.with_count(self.uses[(frame.0 - self.first.0) as usize].into())
+            }
+            Held::Page(_) => member,
+        };
+        board.list("small", &mut self.directory.members(SMALL).map(uses));
+        board.list("main", &mut self.directory.members(MAIN).map(uses));
+        board.list("ghosts", &mut self.directory.members(GHOST));
     }
 
     #[inline]

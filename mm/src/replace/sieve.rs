@@ -16,6 +16,7 @@
 //!
 //! 8 bytes a frame; constant time, but for the walk, which clears a bit with every step.
 
+use super::board::{Board, Member};
 use super::{About, PageId, Parameters, Policy, Registered, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -108,6 +109,12 @@ impl Policy for Sieve {
 
     fn load_is_use(&self) -> bool {
         false
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let hand = self.hand.or(self.oldest);
+        let member = |frame| Member::frame(frame).with_hand("hand", hand == Some(frame));
+        board.list("queue", &mut self.rings.iter(self.oldest).map(member));
     }
 
     fn len(&self) -> usize {

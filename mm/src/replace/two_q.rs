@@ -13,6 +13,7 @@
 //! 17 bytes a frame and up to 37 for each of half a ghost a frame; every operation takes constant
 //! time.
 
+use super::board::Board;
 use super::queues::{Directory, share};
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
@@ -105,6 +106,12 @@ impl Policy for TwoQ {
         let victim = self.choose()?;
         self.directory.reuse(queue, victim, page);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        board.list("A1in", &mut self.directory.members(A1_IN));
+        board.list("Am", &mut self.directory.members(AM));
+        board.list("A1out", &mut self.directory.members(A1_OUT));
     }
 
     #[inline]

@@ -17,6 +17,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::{About, PageId, Parameters, Policy, Registered, Setting, Sizing, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -96,6 +97,14 @@ impl Policy for WorkingSet {
         self.rings.rotate(&mut self.coldest);
         *self.used_at(victim) = witness.now();
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let member = |frame: Frame| {
+            let used_at = self.used_at[(frame.0 - self.first.0) as usize];
+            Member::frame(frame).with_count(used_at)
+        };
+        board.list("by last use", &mut self.rings.iter(self.coldest).map(member));
     }
 
     fn len(&self) -> usize {

@@ -20,6 +20,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use super::board::{Board, Member};
 use super::{About, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -125,6 +126,15 @@ impl Policy for WsClock {
         let victim = self.turn(witness)?;
         self.remove(victim);
         Some(victim)
+    }
+
+    fn show(&self, board: &mut dyn Board) {
+        let member = |frame: Frame| {
+            let used_at = self.used_at[(frame.0 - self.first.0) as usize];
+            let hand = self.hand == Some(frame);
+            Member::frame(frame).with_hand("hand", hand).with_count(used_at)
+        };
+        board.list("circle", &mut self.rings.iter(self.hand).map(member));
     }
 
     fn len(&self) -> usize {
