@@ -40,25 +40,15 @@ Exit codes: 0 done, 1 the work could not be done, 2 wrong usage; `record` passes
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Watch a real program and write its trace
     Record(RecordArgs),
-    /// Say what is in a trace
     Info(InfoArgs),
-    /// Replay a trace on a simulated machine and report its faults
     Replay(ReplayArgs),
-    /// Run several programs on one machine, and see it thrash
     Run(RunArgs),
-    /// Plot and list faults against memory, for any policies
     Curve(CurveArgs),
-    /// Say how much memory a program needs, and what less would cost
     Advise(AdviseArgs),
-    /// Make a trace from another tool's
     Import(ImportArgs),
-    /// Make a synthetic trace
     Generate(GenerateArgs),
-    /// Write the events of a trace as a table, for `DuckDB`, pandas, Polars
     Export(ExportArgs),
-    /// List the replacement policies
     Policies(PoliciesArgs),
     // Described at its arguments: a word here would hide the rest of what is said there.
     Explain(ExplainArgs),
@@ -74,6 +64,8 @@ pub(crate) enum Command {
     },
 }
 
+/// Watch a real program and write its trace
+///
 /// Runs CMD under QEMU's user-mode emulation with Vellum's plugin, and follows all processes and
 /// threads that it starts. The program is not changed and needs no rights.
 ///
@@ -125,6 +117,7 @@ pub(crate) enum Format {
     Csv,
 }
 
+/// Say what is in a trace
 #[derive(ClapArgs, Debug)]
 pub(crate) struct InfoArgs {
     /// The trace
@@ -134,6 +127,8 @@ pub(crate) struct InfoArgs {
     pub(crate) format: Format,
 }
 
+/// Replay a trace on a simulated machine and report its faults
+///
 /// Replays every event of TRACE on a machine with the memory, policy and swap that you choose, and
 /// reports page faults by kind, evictions, I/O, TLB misses and virtual time.
 ///
@@ -196,6 +191,8 @@ pub(crate) enum PageCache {
     Cold,
 }
 
+/// Plot and list faults against memory, for any policies
+///
 /// Flattens TRACE to the pages that it uses, in order, and runs policies over that: faults against
 /// memory. LRU is exact for all sizes in one pass, OPT is the bound that no policy passes; the others are
 /// simulated for each size.
@@ -236,6 +233,8 @@ pub(crate) struct CurveArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
+/// Say how much memory a program needs, and what less would cost
+///
 /// Finds the smallest memory with which TRACE takes no longer than allowed, by replays of the full
 /// system that the exact curve of LRU guides; says where the knee of that curve is, how large the
 /// working set was over time, and what memory holds.
@@ -301,6 +300,8 @@ fn sampling(text: &str) -> Result<Sampling, String> {
     }
 }
 
+/// Make a trace from another tool's
+///
 /// Reads another tool's trace of memory references.
 ///
 /// lackey: text of `valgrind --tool=lackey --trace-mem=yes`. oracle-general: libCacheSim's binary
@@ -341,6 +342,7 @@ pub(crate) enum PatternName {
     HotScan,
 }
 
+/// Make a synthetic trace
 #[derive(ClapArgs, Debug)]
 pub(crate) struct GenerateArgs {
     /// Which page comes next
@@ -381,6 +383,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) hot_share: f64,
 }
 
+/// Write the events of a trace as a table, for `DuckDB`, pandas, Polars
 #[derive(ClapArgs, Debug)]
 pub(crate) struct ExportArgs {
     /// The trace
@@ -390,6 +393,7 @@ pub(crate) struct ExportArgs {
     pub(crate) output: PathBuf,
 }
 
+/// List the replacement policies
 #[derive(ClapArgs, Debug)]
 pub(crate) struct PoliciesArgs {
     /// How to print
@@ -404,6 +408,8 @@ fn file_disk(text: &str) -> Result<DiskKind, String> {
     }
 }
 
+/// Run several programs on one machine, and see it thrash
+///
 /// Runs the programs of a scenario together on one machine: recordings, or patterns that need no
 /// recording. They share its processors, its memory and its disks.
 ///

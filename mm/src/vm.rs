@@ -15,6 +15,7 @@
 use crate::addr::{FileRef, Frame, PAGE_BYTES, Pages, VirtAddr};
 use crate::event::Counts;
 use crate::fault::{self, Attempt, Cause, Outcome, Violation};
+use crate::frames::census::Census;
 use crate::frames::table::{Flags, Kind};
 use crate::frames::zone::{Reserve, Watermarks};
 use crate::frames::{Frames, NoMemory};
@@ -484,43 +485,7 @@ impl Vm {
 
     /// Counts what every frame is used for.
     pub fn census(&self) -> Census {
-        let mut census =
-            Census { free: self.store.frames.zone().free_frames() as u64, ..Census::default() };
-        for number in 0..self.store.frames.table.count() as u32 {
-            match self.store.frames.table.peek(Frame(number)).kind() {
-                Kind::Free => {}
-                Kind::Table => census.tables += 1,
-                Kind::Words => census.words += 1,
-                Kind::Anon => census.anon += 1,
-                Kind::File => census.file += 1,
-                Kind::Reserved => census.reserved += 1,
-            }
-        }
-        census
-    }
-}
-
-/// What frames are used for.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Census {
-    /// In their zone.
-    pub free: u64,
-    /// Page tables.
-    pub tables: u64,
-    /// Words of the core: page-cache nodes and reverse-map links.
-    pub words: u64,
-    /// Anonymous memory.
-    pub anon: u64,
-    /// Page cache and shared memory.
-    pub file: u64,
-    /// The zero frame.
-    pub reserved: u64,
-}
-
-impl Census {
-    /// Frames in use, free frames not counted.
-    pub const fn used(self) -> u64 {
-        self.tables + self.words + self.anon + self.file + self.reserved
+        Census::of(&self.store.frames)
     }
 }
 

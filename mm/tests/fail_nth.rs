@@ -195,7 +195,7 @@ impl Story {
         }
     }
 
-    fn end(mut self, boot: vellum_mm::vm::Census, files: &[FileRef]) -> (bool, u64) {
+    fn end(mut self, boot: vellum_mm::frames::census::Census, files: &[FileRef]) -> (bool, u64) {
         let failed = self.failures > 0 || self.take_blown();
         for space in self.spaces.drain(..) {
             self.world.destroy(space);

@@ -16,6 +16,7 @@ use vellum_mm::Config;
 use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES, Page, Pages};
 use vellum_mm::event::Counts;
 use vellum_mm::fault::{Cause, Violation};
+use vellum_mm::frames::census::Census;
 use vellum_mm::frames::table::{Flags, Kind};
 use vellum_mm::machine::Access;
 use vellum_mm::objects::file::{Medium, Warmth};
@@ -28,7 +29,6 @@ use vellum_mm::spaces::layout::Layout;
 use vellum_mm::spaces::map::{Map, Place, Refused};
 use vellum_mm::spaces::remap::Move;
 use vellum_mm::spaces::vma::{Advice, Backing, Rights, Sharing, VmaFlags};
-use vellum_mm::vm::Census;
 use world::{Signal, World};
 
 const RW: Rights = Rights::READ.union(Rights::WRITE);

@@ -16,6 +16,7 @@ use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES};
 use vellum_mm::check::check_invariants;
 use vellum_mm::event::Event;
 use vellum_mm::fault::{Cause, Violation};
+use vellum_mm::frames::census::Census;
 use vellum_mm::frames::table::Kind;
 use vellum_mm::machine::{At, Tlb};
 use vellum_mm::objects::io::{Direction, IoOutcome, Request, RequestId};
@@ -24,7 +25,6 @@ use vellum_mm::spaces::AddressSpace;
 use vellum_mm::spaces::layout::Layout;
 use vellum_mm::spaces::map::Refused;
 use vellum_mm::spaces::vma::Backing;
-use vellum_mm::vm::Census;
 
 use super::log::Log;
 use super::run::World;

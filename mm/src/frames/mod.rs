@@ -5,6 +5,7 @@
 //! reclaims: it gives a frame or refuses at once, so it may be called with locks held.
 
 pub mod buddy;
+pub mod census;
 pub mod percpu;
 pub mod rmap;
 pub mod table;
