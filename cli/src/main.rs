@@ -37,10 +37,19 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vellum: {error:#}");
+            eprintln!("vellum: {}", in_one_line(&error));
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// An error and its causes; a cause that an error tells itself is not told twice.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |line, cause| match line.as_str() {
+        "" => cause,
+        line if line.ends_with(&cause) => line.to_owned(),
+        line => format!("{line}: {cause}"),
+    })
 }
 
 /// Whether whoever read our output has had enough, as `head` has.
