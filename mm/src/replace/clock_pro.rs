@@ -80,7 +80,7 @@ impl Registered for ClockPro {
             test_hand: None,
             states: vec![0; frames + ghosts].into_boxed_slice(),
             pages: vec![PageId(0); frames].into_boxed_slice(),
-            ghosts: Ghosts::new(Frame(first.0 + frames as u32), ghosts),
+            ghosts: Ghosts::new(parameters, ghosts),
             first,
             hot_len: 0,
             cold_len: 0,
@@ -327,6 +327,11 @@ impl Policy for ClockPro {
 
     fn load_is_use(&self) -> bool {
         false
+    }
+
+    #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.ghosts.peek(page)
     }
 
     #[inline]

@@ -23,12 +23,8 @@ use alloc::vec;
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
 
-const MAX: Setting = Setting {
-    name: "max",
-    line: "uses that are counted at most",
-    default: 5,
-    range: 1..=254,
-};
+const MAX: Setting =
+    Setting { name: "max", line: "uses that are counted at most", default: 5, range: 1..=254 };
 
 /// The state of a frame that is not evictable; others have their count of uses + 1.
 const ABSENT: u8 = 0;

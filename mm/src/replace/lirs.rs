@@ -80,7 +80,7 @@ impl Registered for Lirs {
             buried: None,
             is_lir: vec![false; frames].into_boxed_slice(),
             pages: vec![PageId(0); frames].into_boxed_slice(),
-            ghosts: Ghosts::new(Frame(first.0 + frames as u32), ghosts),
+            ghosts: Ghosts::new(parameters, ghosts),
             first,
             lir_len: 0,
             lir_share: frames.saturating_sub(hirs),
@@ -276,6 +276,11 @@ impl Policy for Lirs {
             self.prune();
         }
         Some(victim)
+    }
+
+    #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.ghosts.peek(page)
     }
 
     #[inline]

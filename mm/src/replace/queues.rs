@@ -118,7 +118,7 @@ impl<const N: usize> Directory<N> {
         Directory {
             queues,
             pages: vec![PageId(0); frames].into_boxed_slice(),
-            ghosts: Ghosts::new(Frame(first.0 + frames as u32), ghosts),
+            ghosts: Ghosts::new(parameters, ghosts),
             first,
         }
     }
@@ -182,6 +182,12 @@ impl<const N: usize> Directory<N> {
         self.queues.remove(ghost);
         self.ghosts.remove(ghost);
         true
+    }
+
+    /// A look at what is known of `page`, for its cache line alone.
+    #[inline]
+    pub(super) fn peek(&self, page: PageId) -> u32 {
+        self.ghosts.peek(page)
     }
 
     /// Whether there is no room for another ghost.
