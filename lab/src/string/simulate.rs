@@ -1,8 +1,8 @@
 //! Any policy, at one size of memory, over the arrays of a string.
 //!
 //! The loops are compiled for each policy by itself, so that what a policy does at a reference is part
-//! of the loop: nothing at all for FIFO, the store of a bit for Clock. A page's frame is looked up a
-//! few references ahead of its turn; the value is thrown away, but its cache line is there in time.
+//! of the loop: nothing at all for FIFO, the store of a bit for Clock. Pages' frames, and what the
+//! policy remembers of them, are looked at a block ahead of their turn.
 //!
 //! Cost at a hit: one load of the page's entry (4 bytes a page, usually from L2 or L3), one of the
 //! frame's flags or links where the policy has any. The branch between hit and fault is what remains:
@@ -17,7 +17,7 @@ use vellum_mm::replace::{
     Choice, Foresee, Observe, PageId, Parameters, Registered, Sizing, Visitor, Witness, visit,
 };
 
-use super::{AHEAD, Counts, Item, RefString, WRITE};
+use super::{BLOCK, Counts, Item, RefString, WRITE};
 
 /// No frame.
 const NONE: u32 = u32::MAX;
@@ -42,8 +42,12 @@ pub fn simulate(string: &RefString, policy: &Choice, frames: u32, seed: u64) -> 
     assert!((1..=super::PAGES_MAX).contains(&frames), "a memory of {frames} frames");
     // A policy's shares of memory are shares of what was asked for, but no array need be larger than
     // what the string can fill.
-    let parameters =
-        Parameters { seed, settings: policy.settings, ..Parameters::new(frames as usize) };
+    let parameters = Parameters {
+        pages: Some(string.pages()),
+        seed,
+        settings: policy.settings,
+        ..Parameters::new(frames as usize)
+    };
     let drive = Drive { string, parameters: &parameters };
     visit(policy.entry.about.name, drive).expect("a registered policy")
 }
@@ -232,7 +236,7 @@ impl<P: Registered> Memory<P> {
             }
             let free_at = frees.peek().map_or(u64::MAX, |free| free.at);
             let end = (total as u64).min(free_at).min(beat) as usize;
-            self.stretch::<WRITES>(&entries[at..end + AHEAD], at as u64, touch);
+            self.stretch::<WRITES>(&entries[at..end], at as u64, touch);
             at = end;
             if at as u64 == beat {
                 self.bits.now = beat;
@@ -243,7 +247,7 @@ impl<P: Registered> Memory<P> {
         frees.for_each(|free| self.free_page(free.page));
     }
 
-    /// References without anything in between; [`AHEAD`] more entries follow.
+    /// References without anything in between.
     #[inline]
     fn stretch<const WRITES: bool>(
         &mut self,
@@ -251,27 +255,32 @@ impl<P: Registered> Memory<P> {
         first: u64,
         touch: impl Fn(&mut P, Frame),
     ) {
-        let mut seen = 0;
-        let count = entries.len() - AHEAD;
-        for (at, (&entry, &ahead)) in entries[..count].iter().zip(&entries[AHEAD..]).enumerate() {
-            seen ^= self.frame_of[(ahead & !WRITE) as usize];
-            let page = entry & !WRITE;
-            let frame = self.frame_of[page as usize];
-            if frame == NONE {
-                self.bits.now = first + at as u64 + 1;
-                let flags = self.loaded | if WRITES { dirty(entry) } else { 0 };
-                self.load::<WRITES>(page, flags);
-            } else {
-                if P::READS_BITS {
-                    let flags = ACCESSED | if WRITES { dirty(entry) } else { 0 };
-                    self.bits.flags[frame as usize] |= flags;
-                } else if WRITES {
-                    self.bits.flags[frame as usize] |= dirty(entry);
+        let mut now = first;
+        for block in entries.chunks(BLOCK) {
+            let seen = block.iter().fold(0, |seen, &entry| {
+                let page = entry & !WRITE;
+                seen ^ self.frame_of[page as usize] ^ self.policy.peek(PageId(page.into()))
+            });
+            black_box(seen);
+            for &entry in block {
+                now += 1;
+                let page = entry & !WRITE;
+                let frame = self.frame_of[page as usize];
+                if frame == NONE {
+                    self.bits.now = now;
+                    let flags = self.loaded | if WRITES { dirty(entry) } else { 0 };
+                    self.load::<WRITES>(page, flags);
+                } else {
+                    if P::READS_BITS {
+                        let flags = ACCESSED | if WRITES { dirty(entry) } else { 0 };
+                        self.bits.flags[frame as usize] |= flags;
+                    } else if WRITES {
+                        self.bits.flags[frame as usize] |= dirty(entry);
+                    }
+                    touch(&mut self.policy, Frame(frame));
                 }
-                touch(&mut self.policy, Frame(frame));
             }
         }
-        black_box(seen);
     }
 
     /// One reference; its frame, and whether it was a fault.
