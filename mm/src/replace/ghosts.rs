@@ -87,6 +87,13 @@ impl Ghosts {
         None
     }
 
+    /// A ghost of `page` that would still be found once a later one is forgotten: none where pages are
+    /// dense.
+    #[inline]
+    pub(super) fn find_older(&self, page: PageId) -> Option<Frame> {
+        if self.is_dense { None } else { self.find(page) }
+    }
+
     /// The page of a ghost.
     #[inline]
     pub(super) fn page(&self, ghost: Frame) -> PageId {

@@ -169,7 +169,7 @@ impl LruK {
         }
         let page = self.pages[index];
         // A world may hold a page twice by accident: the later history counts.
-        if let Some(ghost) = self.ghosts.find(page) {
+        if let Some(ghost) = self.ghosts.find_older(page) {
             self.forget(ghost);
         }
         if self.ghosts.len() == self.ghosts.capacity() {
