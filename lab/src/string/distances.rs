@@ -394,7 +394,9 @@ impl Slots {
             holes.push(self.taken_before(hole as u32));
             self.holes.remove(hole);
         }
-        holes.into_iter().for_each(|hole| self.holes.insert(hole as usize));
+        for hole in holes {
+            self.holes.insert(hole as usize);
+        }
         let total = std::mem::take(&mut self.total);
         self.taken.fill(0);
         self.next = 0;
@@ -408,5 +410,27 @@ fn less(counts: &mut [u16; EACH], place: usize) {
     let place = place as u16;
     for (at, count) in (0..).zip(counts) {
         *count = count.wrapping_sub(u16::from(at > place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_hold_across_every_level() {
+        const TAKEN: u32 = 5 << (SHELF - 1); // two shelves and a half
+        let mut slots = Slots::new(TAKEN as usize / 4);
+        (0..TAKEN).for_each(|_| slots.take());
+        // Every third is given up, from both ends in turn.
+        let third = |at: u32| at * 3;
+        let gone = TAKEN.div_ceil(3);
+        for at in 0..gone {
+            slots.clear(third(if at % 2 == 0 { at / 2 } else { gone - 1 - at / 2 }));
+        }
+        for slot in (0..TAKEN).step_by(61) {
+            assert_eq!(slots.taken_before(slot), slot - slot.div_ceil(3), "before slot {slot}");
+        }
+        assert_eq!(slots.total, TAKEN - gone);
     }
 }

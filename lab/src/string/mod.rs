@@ -69,7 +69,7 @@ pub enum Holds {
 }
 
 /// A sequence of references to pages, with the pages that are freed in between.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct RefString {
     entries: Vec<u32>, // page | WRITE
     pages: u32,
@@ -78,20 +78,6 @@ pub struct RefString {
     switches: Vec<Switch>,
     holds: Vec<Holds>, // by page; empty if all are anonymous
     weight: u64,
-}
-
-impl Default for RefString {
-    fn default() -> RefString {
-        RefString {
-            entries: Vec::new(),
-            pages: 0,
-            writes: 0,
-            frees: Vec::new(),
-            switches: Vec::new(),
-            holds: Vec::new(),
-            weight: 0,
-        }
-    }
 }
 
 impl RefString {

@@ -136,7 +136,7 @@ impl Observe for ClockSweep {
         let full = self.full;
         if let Some(state) = self.states.get_mut(frame.0.wrapping_sub(self.first.0) as usize) {
             // A sum instead of a branch, which nobody could predict.
-            *state += u8::from((*state != ABSENT) & (*state < full));
+            *state += u8::from((UNUSED..full).contains(state));
         }
     }
 }
