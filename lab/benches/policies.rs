@@ -16,6 +16,7 @@ const PAGES: u32 = 1_000_000;
 fn zipf() -> RefString {
     let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
     let zipf = Zipf::new(f64::from(PAGES), 0.9).expect("valid parameters");
+    #[allow(clippy::cast_sign_loss)] // ranks begin at 1
     RefString::of_reads((0..REFERENCES).map(|_| zipf.sample(&mut rng) as u64))
 }
 
@@ -31,7 +32,7 @@ fn best(mut run: impl FnMut() -> u64) -> (u64, Duration) {
     let times = (0..3).map(|_| {
         let begin = now(start);
         let faults = run();
-        (faults, now(start) - begin)
+        (faults, now(start).saturating_sub(begin))
     });
     times.min_by_key(|&(_, time)| time).expect("three runs")
 }

@@ -8,7 +8,7 @@
 //! Each page stands in the *slot* of its last use, slots in order of time. A distance is the number
 //! of taken slots from there on (F. Olken, "Efficient Methods for Calculating the Success Function of
 //! Fixed Space Replacement Policies", LBL-12370, 1981, keeps them in a tree; here they are a bitmap with
-//! counts in three levels, where a look-up is four loads and giving a slot up changes three short runs
+//! counts in four levels, where a look-up is five loads and giving a slot up changes three short rows
 //! of numbers that vector instructions take together). When slots run out, the taken ones move together.
 //!
 //! ```text
@@ -24,12 +24,15 @@
 //! least size in which it is dirty. (J. G. Thompson and A. J. Smith, "Efficient (Stack) Algorithms for
 //! Analysis of Write-Back and Sector Memories", ACM TOCS 7(1), 1989.)
 //!
-//! 14 bytes a page, and if the string has writes 12 more.
+//! A reference costs two cache misses, of its page's slot and of its distance's count, and both are
+//! taken in blocks; the bitmap and its counts, 5 bits a page, stay in the second-level cache.
+//!
+//! 10 bytes a page, and if the string has writes 12 more; 16 while the curve is made.
 
 use std::hint::black_box;
 
 use super::times::Times;
-use super::{AHEAD, Counts, RefString, WRITE};
+use super::{BLOCK, Counts, RefString, WRITE};
 
 /// A page that stands nowhere.
 const NOWHERE: u32 = u32::MAX;
@@ -85,8 +88,10 @@ struct Stack<'a> {
     slots: Slots,
     slot_of: Vec<u32>,    // by page
     dirty_from: Vec<u32>, // by page: the least frames in which it is dirty
-    /// By distance: references with it.
-    hits: Vec<u64>,
+    /// By distance: references with it, modulo 2^32; 0 stands for first uses and what is no use.
+    hits: Vec<u32>,
+    /// Each distance once for every 2^32 references with it.
+    full: Vec<u32>,
     /// By frames: writebacks, as differences to the size before.
     writebacks: Vec<i64>,
 }
@@ -100,6 +105,7 @@ impl<'a> Stack<'a> {
             slot_of: vec![NOWHERE; pages],
             dirty_from: vec![CLEAN; if string.has_writes() { pages } else { 0 }],
             hits: vec![0; pages + 1],
+            full: Vec::new(),
             writebacks: vec![0; if string.has_writes() { pages + 2 } else { 0 }],
         }
     }
@@ -113,12 +119,7 @@ impl<'a> Stack<'a> {
                 self.free::<WRITES>(free.page);
             }
             let end = frees.peek().map_or(total, |free| total.min(free.at as usize));
-            let mut seen = 0;
-            for (&entry, &ahead) in entries[at..end].iter().zip(&entries[at + AHEAD..]) {
-                seen ^= self.slot_of[(ahead & !WRITE) as usize];
-                self.reference::<WRITES>(entry);
-            }
-            black_box(seen);
+            entries[at..end].chunks(BLOCK).for_each(|block| self.block::<WRITES>(block));
             at = end;
         }
         if WRITES {
@@ -130,18 +131,40 @@ impl<'a> Stack<'a> {
         self.curve()
     }
 
+    /// At most [`BLOCK`] references.
+    fn block<const WRITES: bool>(&mut self, entries: &[u32]) {
+        let mut slots = [NOWHERE; BLOCK];
+        for (slot, &entry) in slots.iter_mut().zip(entries) {
+            *slot = self.slot_of[(entry & !WRITE) as usize];
+        }
+        let seen = slots.iter().fold(0, |seen, &slot| seen ^ self.slots.peek(slot));
+        black_box(seen);
+        let mut distances = [0; BLOCK];
+        for (distance, &entry) in distances.iter_mut().zip(entries) {
+            *distance = self.reference::<WRITES>(entry);
+        }
+        for distance in distances {
+            let hits = &mut self.hits[distance as usize];
+            *hits = hits.wrapping_add(1);
+            if *hits == 0 {
+                self.full.push(distance);
+            }
+        }
+    }
+
+    /// One reference; its distance, 0 if it is the first to its page.
     #[inline]
-    fn reference<const WRITES: bool>(&mut self, entry: u32) {
+    fn reference<const WRITES: bool>(&mut self, entry: u32) -> u32 {
         let page = entry & !WRITE;
         if self.slots.is_full() {
             self.slots.compact(&mut self.slot_of);
         }
         let slot = std::mem::replace(&mut self.slot_of[page as usize], self.slots.next);
+        let mut distance = 0;
         if slot == NOWHERE {
             self.slots.fill_hole(None);
         } else {
-            let distance = self.slots.taken_from(slot);
-            self.hits[distance as usize] += 1;
+            distance = self.slots.taken_from(slot);
             if WRITES {
                 self.leave(page, distance);
             }
@@ -153,6 +176,7 @@ impl<'a> Stack<'a> {
             self.dirty_from[page as usize] = 1;
         }
         self.slots.take();
+        distance
     }
 
     /// The page comes back from `distance`, or is freed there: every smaller memory had evicted it, and
@@ -182,11 +206,14 @@ impl<'a> Stack<'a> {
     fn curve(self) -> LruCurve {
         let mut faults = self.string.len() as u64;
         let cold = u64::from(self.string.pages());
-        let last = self.hits.iter().rposition(|&hits| hits > 0).unwrap_or(0);
+        let mut hits: Vec<u64> = self.hits.iter().map(|&hits| hits.into()).collect();
+        self.full.iter().for_each(|&distance| hits[distance as usize] += 1 << u32::BITS);
+        hits[0] = 0;
+        let last = hits.iter().rposition(|&hits| hits > 0).unwrap_or(0);
         let mut writes = 0_i64;
         let mut curve = LruCurve { faults: Vec::new(), writebacks: Vec::new(), cold };
         for frames in 1..=last.max(1) {
-            faults -= self.hits.get(frames).copied().unwrap_or(0);
+            faults -= hits.get(frames).copied().unwrap_or(0);
             curve.faults.push(faults);
             if let Some(change) = self.writebacks.get(frames) {
                 writes += change;
@@ -205,31 +232,36 @@ impl<'a> Stack<'a> {
     }
 }
 
-/// Words of a chapter.
-const CHAPTER_WORDS: usize = 64;
-/// Chapters of a volume.
-const VOLUME_CHAPTERS: usize = 64;
-/// Slots of a word, as a shift; of a chapter; of a volume.
+/// Slots of a word, a chapter, a volume and a shelf, as shifts.
 const WORD: usize = 6;
-const CHAPTER: usize = WORD + CHAPTER_WORDS.trailing_zeros() as usize;
-const VOLUME: usize = CHAPTER + VOLUME_CHAPTERS.trailing_zeros() as usize;
+const CHAPTER: usize = WORD + EACH.trailing_zeros() as usize;
+const VOLUME: usize = CHAPTER + EACH.trailing_zeros() as usize;
+const SHELF: usize = VOLUME + EACH.trailing_zeros() as usize;
+/// Words of a chapter, chapters of a volume, volumes of a shelf.
+const EACH: usize = 32;
 
 /// Slots in order of time, and how many are taken.
 ///
-/// The count before a slot is the sum of four: before its volume, before its chapter in the volume,
-/// before its word in the chapter, and in the word. When a slot is given up, the counts behind it in
-/// each level go down by one: three short runs of small numbers, side by side.
+/// The count before a slot is the sum of five: before its shelf, before its volume in the shelf,
+/// before its chapter in the volume, before its word in the chapter, and in the word. When a slot is
+/// given up, the counts behind it in each level go down by one. Counts that lie together change
+/// together, those before the slot by zero: a few vector instructions and no branch, where a loop
+/// from the slot on would end at another place each time. Counts of what no slot was taken of yet
+/// may be anything.
 struct Slots {
-    taken: Vec<u64>,      // bitmap
-    in_chapter: Vec<u16>, // by word: taken before it in its chapter
-    in_volume: Vec<u32>,  // by chapter: taken before it in its volume
-    volumes: Vec<u32>,    // by volume: taken before it
+    taken: Vec<u64>,              // bitmap
+    in_chapter: Vec<[u16; EACH]>, // by word: taken before it in its chapter
+    in_volume: Vec<[u16; EACH]>,  // by chapter: taken before it in its volume
+    in_shelf: Vec<[u32; EACH]>,   // by volume: taken before it in its shelf
+    shelves: Vec<u32>,            // by shelf: taken before it
     count: u32,
     next: u32,    // the first slot never taken
     total: u32,   // taken slots
     holes: Times, // those of the taken slots that nobody stands in
     hole_count: u32,
 }
+
+const _: () = assert!(1 << VOLUME <= 1 << u16::BITS, "what is before the last chapter fits");
 
 impl Slots {
     /// For a string of `pages` pages.
@@ -239,10 +271,11 @@ impl Slots {
         let count = (pages * 4).max(1 << CHAPTER).next_multiple_of(1 << CHAPTER);
         Slots {
             taken: vec![0; count >> WORD],
-            in_chapter: vec![0; count >> WORD],
-            in_volume: vec![0; count >> CHAPTER],
-            volumes: vec![0; (count >> VOLUME) + 1],
-            count: u32::try_from(count).expect("at most 2^30 pages, and a multiple of 2^12 slots"),
+            in_chapter: vec![[0; EACH]; count >> CHAPTER],
+            in_volume: vec![[0; EACH]; (count >> VOLUME) + 1],
+            in_shelf: vec![[0; EACH]; (count >> SHELF) + 1],
+            shelves: vec![0; (count >> SHELF) + 1],
+            count: u32::try_from(count).expect("at most 2^30 pages, and a multiple of 2^11 slots"),
             next: 0,
             total: 0,
             holes: Times::new(count),
@@ -260,28 +293,28 @@ impl Slots {
     fn take(&mut self) {
         let slot = self.next as usize;
         if slot.is_multiple_of(64) {
-            self.begin_word(slot >> WORD);
+            self.begin_word(slot);
         }
         self.taken[slot >> WORD] |= 1 << (slot & 63);
         self.total += 1;
         self.next += 1;
     }
 
-    /// Counts what is taken before a word, the first time that one of its slots is.
-    fn begin_word(&mut self, word: usize) {
-        let (chapter, volume) = (word / CHAPTER_WORDS, word / CHAPTER_WORDS / VOLUME_CHAPTERS);
-        if !word.is_multiple_of(CHAPTER_WORDS) {
-            let before = self.in_chapter[word - 1] + self.taken[word - 1].count_ones() as u16;
-            self.in_chapter[word] = before;
-            return;
+    /// Counts what is taken before the word that `slot` begins, before any of its slots is.
+    fn begin_word(&mut self, slot: usize) {
+        if slot.is_multiple_of(1 << SHELF) {
+            self.shelves[slot >> SHELF] = self.total;
         }
-        self.in_chapter[word] = 0;
-        if chapter.is_multiple_of(VOLUME_CHAPTERS) {
-            self.in_volume[chapter] = 0;
-            self.volumes[volume] = self.total;
-        } else {
-            self.in_volume[chapter] = self.total - self.volumes[volume];
+        let mut before = self.total - self.shelves[slot >> SHELF];
+        if slot.is_multiple_of(1 << VOLUME) {
+            self.in_shelf[slot >> SHELF][slot >> VOLUME & (EACH - 1)] = before;
         }
+        before -= self.in_shelf[slot >> SHELF][slot >> VOLUME & (EACH - 1)];
+        if slot.is_multiple_of(1 << CHAPTER) {
+            self.in_volume[slot >> VOLUME][slot >> CHAPTER & (EACH - 1)] = before as u16;
+        }
+        before -= u32::from(self.in_volume[slot >> VOLUME][slot >> CHAPTER & (EACH - 1)]);
+        self.in_chapter[slot >> CHAPTER][slot >> WORD & (EACH - 1)] = before as u16;
     }
 
     /// How many slots are taken before `slot`.
@@ -289,9 +322,10 @@ impl Slots {
     fn taken_before(&self, slot: u32) -> u32 {
         let slot = slot as usize;
         let word = self.taken[slot >> WORD] & !(u64::MAX << (slot & 63));
-        self.volumes[slot >> VOLUME]
-            + self.in_volume[slot >> CHAPTER]
-            + u32::from(self.in_chapter[slot >> WORD])
+        self.shelves[slot >> SHELF]
+            + self.in_shelf[slot >> SHELF][slot >> VOLUME & (EACH - 1)]
+            + u32::from(self.in_volume[slot >> VOLUME][slot >> CHAPTER & (EACH - 1)])
+            + u32::from(self.in_chapter[slot >> CHAPTER][slot >> WORD & (EACH - 1)])
             + word.count_ones()
     }
 
@@ -301,18 +335,29 @@ impl Slots {
         self.total - self.taken_before(slot)
     }
 
+    /// A look at what is counted of a slot, for the cache lines alone; `slot` may be anything.
+    #[inline]
+    fn peek(&self, slot: u32) -> u64 {
+        let slot = slot as usize;
+        let counts = self.in_chapter.get(slot >> CHAPTER).map_or(0, |counts| counts[0]);
+        self.taken.get(slot >> WORD).map_or(0, |&word| word ^ u64::from(counts))
+    }
+
     #[inline]
     fn clear(&mut self, slot: u32) {
         let slot = slot as usize;
         self.taken[slot >> WORD] &= !(1 << (slot & 63));
         self.total -= 1;
-        let last = self.next as usize - 1;
-        let (word, chapter, volume) = (slot >> WORD, slot >> CHAPTER, slot >> VOLUME);
-        let end = ((chapter + 1) * CHAPTER_WORDS).min((last >> WORD) + 1);
-        less(&mut self.in_chapter[word + 1..end]);
-        let end = ((volume + 1) * VOLUME_CHAPTERS).min((last >> CHAPTER) + 1);
-        less(&mut self.in_volume[chapter + 1..end]);
-        less(&mut self.volumes[volume + 1..=last >> VOLUME]);
+        less(&mut self.in_chapter[slot >> CHAPTER], slot >> WORD & (EACH - 1));
+        less(&mut self.in_volume[slot >> VOLUME], slot >> CHAPTER & (EACH - 1));
+        let counts = &mut self.in_shelf[slot >> SHELF];
+        let from = (slot >> VOLUME & (EACH - 1)) as u32;
+        for (at, count) in (0..).zip(counts) {
+            *count = count.wrapping_sub(u32::from(at > from));
+        }
+        for count in &mut self.shelves[(slot >> SHELF) + 1..] {
+            *count = count.wrapping_sub(1);
+        }
     }
 
     fn make_hole(&mut self, slot: u32) {
@@ -349,7 +394,9 @@ impl Slots {
             holes.push(self.taken_before(hole as u32));
             self.holes.remove(hole);
         }
-        holes.into_iter().for_each(|hole| self.holes.insert(hole as usize));
+        for hole in holes {
+            self.holes.insert(hole as usize);
+        }
         let total = std::mem::take(&mut self.total);
         self.taken.fill(0);
         self.next = 0;
@@ -357,8 +404,33 @@ impl Slots {
     }
 }
 
-/// One less in each count.
+/// One less in each count behind the one at `place`.
 #[inline]
-fn less<T: Copy + From<u8> + std::ops::SubAssign>(counts: &mut [T]) {
-    counts.iter_mut().for_each(|count| *count -= T::from(1));
+fn less(counts: &mut [u16; EACH], place: usize) {
+    let place = place as u16;
+    for (at, count) in (0..).zip(counts) {
+        *count = count.wrapping_sub(u16::from(at > place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_hold_across_every_level() {
+        const TAKEN: u32 = 5 << (SHELF - 1); // two shelves and a half
+        let mut slots = Slots::new(TAKEN as usize / 4);
+        (0..TAKEN).for_each(|_| slots.take());
+        // Every third is given up, from both ends in turn.
+        let third = |at: u32| at * 3;
+        let gone = TAKEN.div_ceil(3);
+        for at in 0..gone {
+            slots.clear(third(if at % 2 == 0 { at / 2 } else { gone - 1 - at / 2 }));
+        }
+        for slot in (0..TAKEN).step_by(61) {
+            assert_eq!(slots.taken_before(slot), slot - slot.div_ceil(3), "before slot {slot}");
+        }
+        assert_eq!(slots.total, TAKEN - gone);
+    }
 }

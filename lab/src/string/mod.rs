@@ -37,9 +37,10 @@ pub type PageNumber = u32;
 pub(crate) const WRITE: u32 = 1 << 31;
 /// The most pages that a string can have.
 pub const PAGES_MAX: u32 = 1 << 30;
-/// How far ahead of the reference in hand the loops look, so that the tables' cache lines are there
-/// in time. Entries of page 0 follow the last one, so that looking ahead needs no test.
-pub(crate) const AHEAD: usize = 12;
+/// How many references the loops take together. Before a block, a short loop looks at what its pages
+/// have in the tables, and throws the values away: so many cache misses are under way at once that
+/// each costs little, and the loop that needs them finds them in the nearest cache.
+pub(crate) const BLOCK: usize = 64;
 
 /// A page whose contents were dropped: its frame is free for another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,29 +70,15 @@ pub enum Holds {
 }
 
 /// A sequence of references to pages, with the pages that are freed in between.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct RefString {
-    entries: Vec<u32>, // page | WRITE, and AHEAD zeros
+    entries: Vec<u32>, // page | WRITE
     pages: u32,
     writes: u64,
     frees: Vec<Free>,
     switches: Vec<Switch>,
     holds: Vec<Holds>, // by page; empty if all are anonymous
     weight: u64,
-}
-
-impl Default for RefString {
-    fn default() -> RefString {
-        RefString {
-            entries: vec![0; AHEAD],
-            pages: 0,
-            writes: 0,
-            frees: Vec::new(),
-            switches: Vec::new(),
-            holds: Vec::new(),
-            weight: 0,
-        }
-    }
 }
 
 impl RefString {
@@ -122,9 +109,7 @@ impl RefString {
             assert!(page < PAGES_MAX, "more than {PAGES_MAX} pages");
             self.pages += 1;
         }
-        let last = self.len();
-        self.entries[last] = page | if write { WRITE } else { 0 };
-        self.entries.push(0);
+        self.entries.push(page | if write { WRITE } else { 0 });
         self.writes += u64::from(write);
         self.weight += 1;
     }
@@ -156,12 +141,12 @@ impl RefString {
 
     /// Number of references in the string.
     pub fn len(&self) -> usize {
-        self.entries.len() - AHEAD
+        self.entries.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.entries.is_empty()
     }
 
     /// References that the program made: the recorder's filter leaves most out of the string, all of
@@ -182,10 +167,10 @@ impl RefString {
 
     /// The references: page, and whether it is written.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (PageNumber, bool)> + ExactSizeIterator {
-        self.entries[..self.len()].iter().map(|&entry| (entry & !WRITE, entry & WRITE != 0))
+        self.entries.iter().map(|&entry| (entry & !WRITE, entry & WRITE != 0))
     }
 
-    /// Entries and, behind the last one, [`AHEAD`] that mean nothing.
+    /// The references: page | [`WRITE`].
     pub(crate) fn entries(&self) -> &[u32] {
         &self.entries
     }
@@ -216,7 +201,7 @@ impl RefString {
     /// Calls `each` with every reference and every freed page in order.
     pub(crate) fn for_each(&self, mut each: impl FnMut(Item)) {
         let mut frees = self.frees.iter().peekable();
-        for (at, &entry) in self.entries[..self.len()].iter().enumerate() {
+        for (at, &entry) in self.entries.iter().enumerate() {
             while let Some(free) = frees.next_if(|free| free.at <= at as u64) {
                 each(Item::Free(free.page));
             }

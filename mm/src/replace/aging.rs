@@ -40,10 +40,10 @@ const BITS: Setting =
 /// A. S. Tanenbaum, "Modern Operating Systems", section "Simulating LRU in Software".
 pub struct Aging {
     rings: Rings,
-    lowest: usize, // no frame has a lower counter
+    lowest: usize,                // no frame has a lower counter
     equals: Box<[Option<Frame>]>, // by counter: ring of frames, those with the older history first
-    dealt: Box<[Option<Frame>]>, // where a beat deals to; empty else
-    counters: Box<[u16]>, // by frame
+    dealt: Box<[Option<Frame>]>,  // where a beat deals to; empty else
+    counters: Box<[u16]>,         // by frame
     first: Frame,
     len: usize,
     top: usize, // the bit for use in the beat before
@@ -155,14 +155,8 @@ mod tests {
             bits.accessed = beat.chars().map(|bit| bit == '1').collect();
             aging.tick(&mut bits);
         }
-        let expected = [
-            0b0111_1000,
-            0b1011_0000,
-            0b1000_1000,
-            0b0010_0000,
-            0b0101_1000,
-            0b0010_1000,
-        ];
+        let expected =
+            [0b0111_1000, 0b1011_0000, 0b1000_1000, 0b0010_0000, 0b0101_1000, 0b0010_1000];
         assert_eq!(*aging.counters, expected);
         assert_eq!(aging.evict(&mut bits), Some(Frame(3)), "as the book says");
     }

@@ -154,6 +154,11 @@ impl Policy for Arc {
     }
 
     #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.directory.peek(page)
+    }
+
+    #[inline]
     fn len(&self) -> usize {
         self.directory.queues.len(T1) + self.directory.queues.len(T2)
     }

@@ -81,7 +81,7 @@ impl Registered for ClockPro {
             test_hand: None,
             states: vec![0; frames + ghosts].into_boxed_slice(),
             pages: vec![PageId(0); frames].into_boxed_slice(),
-            ghosts: Ghosts::new(Frame(first.0 + frames as u32), ghosts),
+            ghosts: Ghosts::new(parameters, ghosts),
             first,
             hot_len: 0,
             cold_len: 0,
@@ -352,6 +352,11 @@ impl Policy for ClockPro {
         };
         board.list("circle", &mut self.rings.iter(self.hot_hand).map(member));
         board.number("cold share", self.cold_share as f64);
+    }
+
+    #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.ghosts.peek(page)
     }
 
     #[inline]

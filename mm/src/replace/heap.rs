@@ -95,8 +95,16 @@ impl Heap {
         // Ends: the place grows.
         loop {
             let begin = place * CHILDREN + 1;
-            let end = (begin + CHILDREN).min(self.entries.len());
-            let Some(least) = (begin..end).min_by_key(|&child| self.entries[child]) else { break };
+            let Some(children) = self.entries.get(begin..) else { break };
+            let least = if let Some(children) = children.first_chunk() {
+                begin + least_of(children)
+            } else {
+                let end = self.entries.len();
+                let Some(least) = (begin..end).min_by_key(|&child| self.entries[child]) else {
+                    break;
+                };
+                least
+            };
             if self.entries[least] >= entry {
                 break;
             }
@@ -105,6 +113,16 @@ impl Heap {
         }
         self.put(place, entry);
     }
+}
+
+/// Which of a node's children is least: a tournament whose results are added up, since nobody could
+/// predict the branches.
+#[inline]
+fn least_of(children: &[(u64, u32); CHILDREN]) -> usize {
+    let rank = |at: usize| u128::from(children[at].0) << 32 | u128::from(children[at].1);
+    let left = usize::from(rank(1) < rank(0));
+    let right = 2 + usize::from(rank(3) < rank(2));
+    core::hint::select_unpredictable(rank(right) < rank(left), right, left)
 }
 
 #[cfg(test)]

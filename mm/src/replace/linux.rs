@@ -225,6 +225,11 @@ impl Policy for Linux {
     }
 
     #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.directory.peek(page)
+    }
+
+    #[inline]
     fn len(&self) -> usize {
         self.directory.queues.len(ACTIVE) + self.directory.queues.len(INACTIVE)
     }

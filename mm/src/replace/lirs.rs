@@ -81,7 +81,7 @@ impl Registered for Lirs {
             buried: None,
             is_lir: vec![false; frames].into_boxed_slice(),
             pages: vec![PageId(0); frames].into_boxed_slice(),
-            ghosts: Ghosts::new(Frame(first.0 + frames as u32), ghosts),
+            ghosts: Ghosts::new(parameters, ghosts),
             first,
             lir_len: 0,
             lir_share: frames.saturating_sub(hirs),
@@ -291,6 +291,11 @@ impl Policy for Lirs {
         };
         board.list("S", &mut self.stack.iter(self.bottom).map(member));
         board.list("Q", &mut self.queues.iter(self.hirs).map(Member::frame));
+    }
+
+    #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.ghosts.peek(page)
     }
 
     #[inline]

@@ -81,7 +81,9 @@ impl Observe for Lru {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{BELADY, Bits, Model, Step, TEXTBOOK, agrees_with, faults, includes};
+    use super::super::testing::{
+        BELADY, Bits, Model, Step, TEXTBOOK, agrees_with, faults, includes,
+    };
     use super::*;
     use alloc::boxed::Box;
     use alloc::vec;

@@ -63,12 +63,12 @@ type History = [u64; K_MAX];
 /// E. J. O'Neil, P. E. O'Neil, G. Weikum, "The LRU-K Page Replacement Algorithm For Database Disk
 /// Buffering", SIGMOD 1993.
 pub struct LruK {
-    rings: Rings,            // frames, and ghosts behind them
-    young: Option<Frame>,    // ring in order of loading; who is seen to have K uses leaves it
-    grown: Heap,             // by the time of the K-th last use, or an earlier one
-    times: Box<[u64]>,       // by frame and ghost: k, the latest first; 0 first if it is none
-    last: Box<[u64]>,        // by frame: its last use, correlated or not; empty if none are
-    pages: Box<[PageId]>,    // by frame; empty if none are remembered
+    rings: Rings,         // frames, and ghosts behind them
+    young: Option<Frame>, // ring in order of loading; who is seen to have K uses leaves it
+    grown: Heap,          // by the time of the K-th last use, or an earlier one
+    times: Box<[u64]>,    // by frame and ghost: k, the latest first; 0 first if it is none
+    last: Box<[u64]>,     // by frame: its last use, correlated or not; empty if none are
+    pages: Box<[PageId]>, // by frame; empty if none are remembered
     ghosts: Ghosts,
     forgotten: Option<Frame>, // ring of ghosts in order of eviction; the head is forgotten next
     first: Frame,
@@ -102,7 +102,7 @@ impl Registered for LruK {
             times: vec![0; (frames + retained) * k].into_boxed_slice(),
             last: vec![0; if correlated > 0 { frames } else { 0 }].into_boxed_slice(),
             pages: vec![PageId(0); if retained > 0 { frames } else { 0 }].into_boxed_slice(),
-            ghosts: Ghosts::new(Frame(first.0 + frames as u32), retained),
+            ghosts: Ghosts::new(parameters, retained),
             forgotten: None,
             first,
             frames,
@@ -171,7 +171,7 @@ impl LruK {
         }
         let page = self.pages[index];
         // A world may hold a page twice by accident: the later history counts.
-        if let Some(ghost) = self.ghosts.find(page) {
+        if let Some(ghost) = self.ghosts.find_older(page) {
             self.forget(ghost);
         }
         if self.ghosts.len() == self.ghosts.capacity() {
@@ -299,6 +299,11 @@ impl Policy for LruK {
         board.list("k-th last use", &mut grown);
         let ghosts = self.rings.iter(self.forgotten).map(|ghost| self.ghosts.page(ghost));
         board.list("history", &mut ghosts.map(Member::page));
+    }
+
+    #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.ghosts.peek(page)
     }
 
     fn len(&self) -> usize {

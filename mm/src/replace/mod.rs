@@ -216,6 +216,9 @@ pub struct Parameters {
     /// How many frames there are from `first` on: they size its arrays, and shares of memory are
     /// shares of them.
     pub frames: usize,
+    /// How many pages there are, if their identities are the numbers below that: a policy then
+    /// finds what it remembers of one by its number. Must hold for every page that it is given.
+    pub pages: Option<u32>,
     /// What chance starts from, in policies that play.
     pub seed: u64,
     /// What the user set; the rest has its default.
@@ -223,9 +226,10 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// For the frames `0..frames`, with seed 0 and all settings at their defaults.
+    /// For the frames `0..frames` and pages of any identity, with seed 0 and all settings at their
+    /// defaults.
     pub const fn new(frames: usize) -> Parameters {
-        Parameters { first: Frame(0), frames, seed: 0, settings: Settings::NONE }
+        Parameters { first: Frame(0), frames, pages: None, seed: 0, settings: Settings::NONE }
     }
 }
 
@@ -308,6 +312,14 @@ pub trait Policy: Send {
     /// explains a policy, never by who runs one; a policy with nothing to show shows nothing.
     fn show(&self, board: &mut dyn Board) {
         let _ = board;
+    }
+
+    /// A look at what it remembers of a page that may come soon: the value means nothing, but its
+    /// cache line is there in time.
+    #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        let _ = page;
+        0
     }
 
     /// Number of evictable frames.

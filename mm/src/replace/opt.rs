@@ -91,9 +91,8 @@ impl Opt {
         }
         loop {
             let children = 2 * place + 1..(2 * place + 3).min(self.heap.len());
-            let first = children.reduce(|a, b| {
-                if self.goes_first(self.heap[b], self.heap[a]) { b } else { a }
-            });
+            let first = children
+                .reduce(|a, b| if self.goes_first(self.heap[b], self.heap[a]) { b } else { a });
             match first {
                 Some(child) if self.goes_first(self.heap[child], index) => {
                     self.put(place, self.heap[child]);

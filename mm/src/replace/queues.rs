@@ -124,7 +124,7 @@ impl<const N: usize> Directory<N> {
         Directory {
             queues,
             pages: vec![PageId(0); frames].into_boxed_slice(),
-            ghosts: Ghosts::new(Frame(first.0 + frames as u32), ghosts),
+            ghosts: Ghosts::new(parameters, ghosts),
             first,
         }
     }
@@ -196,6 +196,12 @@ impl<const N: usize> Directory<N> {
             let is_frame = ((number.0 - self.first.0) as usize) < self.pages.len();
             if is_frame { Member::frame(number) } else { Member::page(self.ghosts.page(number)) }
         })
+    }
+
+    /// A look at what is known of `page`, for its cache line alone.
+    #[inline]
+    pub(super) fn peek(&self, page: PageId) -> u32 {
+        self.ghosts.peek(page)
     }
 
     /// Whether there is no room for another ghost.

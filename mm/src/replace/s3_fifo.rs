@@ -169,6 +169,11 @@ impl Policy for S3Fifo {
     }
 
     #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.directory.peek(page)
+    }
+
+    #[inline]
     fn len(&self) -> usize {
         self.directory.queues.len(SMALL) + self.directory.queues.len(MAIN)
     }

@@ -115,6 +115,11 @@ impl Policy for TwoQ {
     }
 
     #[inline]
+    fn peek(&self, page: PageId) -> u32 {
+        self.directory.peek(page)
+    }
+
+    #[inline]
     fn len(&self) -> usize {
         self.directory.queues.len(A1_IN) + self.directory.queues.len(AM)
     }
