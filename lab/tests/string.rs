@@ -118,11 +118,15 @@ fn beladys_string_faults_more_under_fifo_with_more_frames() {
 fn frames_in_use_are_averaged_over_references() {
     // One page for half of the time, two for the rest; then one of them is freed.
     let mut string = RefString::new();
-    [0, 0, 1, 0].into_iter().for_each(|page| string.push(page, false));
+    for page in [0, 0, 1, 0] {
+        string.push(page, false);
+    }
     let both = run(&string, "lru", 5).mean_frames;
     assert!((both - 1.5).abs() < 1e-9, "{both}");
     string.push_free(1);
-    [0, 0].into_iter().for_each(|page| string.push(page, false));
+    for page in [0, 0] {
+        string.push(page, false);
+    }
     let freed = run(&string, "lru", 5).mean_frames;
     assert!((freed - 8.0 / 6.0).abs() < 1e-9, "{freed}");
 }

@@ -25,6 +25,8 @@ use vellum_mm::replace::{
 use super::sizing::{self, Scope};
 use super::{BLOCK, Counts, Item, RefString, WRITE};
 
+/// How far ahead of the reference in hand the loop looks, where it needs no more than one table.
+const AHEAD: usize = 12;
 /// No frame.
 pub(super) const NONE: u32 = u32::MAX;
 pub(super) const ACCESSED: u8 = 1;
@@ -270,31 +272,53 @@ impl<P: Registered> Memory<P> {
         touch: impl Fn(&mut P, Frame),
     ) {
         let mut now = first;
-        for block in entries.chunks(BLOCK) {
-            let seen = block.iter().fold(0, |seen, &entry| {
-                let page = entry & !WRITE;
-                seen ^ self.frame_of[page as usize] ^ self.policy.peek(PageId(page.into()))
-            });
-            black_box(seen);
-            for &entry in block {
-                now += 1;
-                let page = entry & !WRITE;
-                let frame = self.frame_of[page as usize];
-                if frame == NONE {
-                    self.bits.now = now;
-                    let flags = self.loaded | if WRITES { dirty(entry) } else { 0 };
-                    self.load::<WRITES>(page, flags);
-                } else {
-                    if P::READS_BITS {
-                        let flags = ACCESSED | if WRITES { dirty(entry) } else { 0 };
-                        self.bits.flags[frame as usize] |= flags;
-                    } else if WRITES {
-                        self.bits.flags[frame as usize] |= dirty(entry);
-                    }
-                    touch(&mut self.policy, Frame(frame));
+        if P::REMEMBERS {
+            for block in entries.chunks(BLOCK) {
+                let seen = block.iter().fold(0, |seen, &entry| {
+                    let page = entry & !WRITE;
+                    seen ^ self.frame_of[page as usize] ^ self.policy.peek(PageId(page.into()))
+                });
+                black_box(seen);
+                for &entry in block {
+                    now += 1;
+                    self.serve::<WRITES>(entry, now, &touch);
                 }
             }
+            return;
         }
+        // One table only: its line is fetched while a few references before are served.
+        let (body, rest) = entries.split_at(entries.len().saturating_sub(AHEAD));
+        let mut seen = 0;
+        for (&entry, &ahead) in body.iter().zip(entries.get(AHEAD..).unwrap_or(&[])) {
+            seen ^= self.frame_of[(ahead & !WRITE) as usize];
+            now += 1;
+            self.serve::<WRITES>(entry, now, &touch);
+        }
+        black_box(seen);
+        for &entry in rest {
+            now += 1;
+            self.serve::<WRITES>(entry, now, &touch);
+        }
+    }
+
+    /// The reference number `now`, from 1.
+    #[inline(always)]
+    fn serve<const WRITES: bool>(&mut self, entry: u32, now: u64, touch: &impl Fn(&mut P, Frame)) {
+        let page = entry & !WRITE;
+        let frame = self.frame_of[page as usize];
+        if frame == NONE {
+            self.bits.now = now;
+            let flags = self.loaded | if WRITES { dirty(entry) } else { 0 };
+            self.load::<WRITES>(page, flags);
+            return;
+        }
+        if P::READS_BITS {
+            let flags = ACCESSED | if WRITES { dirty(entry) } else { 0 };
+            self.bits.flags[frame as usize] |= flags;
+        } else if WRITES {
+            self.bits.flags[frame as usize] |= dirty(entry);
+        }
+        touch(&mut self.policy, Frame(frame));
     }
 
     /// One reference; its frame.

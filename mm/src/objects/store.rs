@@ -85,7 +85,7 @@ pub struct Store {
     pub files: Files,
     /// The swap device.
     pub swap: Swap,
-    /// I/O under way; changed by [`submit`](Self::submit) and its like.
+    /// I/O under way; changed only by what this type does with them.
     pub requests: Mutex<Requests>,
     /// How many of them no disk has taken yet; stored by who holds the lock.
     requests_queued: AtomicUsize,

@@ -61,6 +61,7 @@ impl Registered for Arc {
         settings: &[],
     };
     const READS_BITS: bool = false;
+    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> Arc {
         let frames = parameters.frames;

@@ -52,6 +52,7 @@ impl Registered for TwoQ {
         settings: &[IN, OUT],
     };
     const READS_BITS: bool = false;
+    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> TwoQ {
         let Parameters { frames, settings, .. } = *parameters;
