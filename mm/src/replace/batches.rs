@@ -72,10 +72,10 @@ impl World {
 #[test]
 fn every_policy_survives_batches_and_pages_it_did_not_expect() {
     for entry in POLICIES {
-        for seed in 0..400 {
+        for seed in 0..300 {
             let context = alloc::format!("{}, seed {seed}", entry.about.name);
             let mut chance = SplitMix::new(seed);
-            let frames = 1 + chance.below(9);
+            let frames = 1 + chance.below(if seed % 4 == 0 { 39 } else { 9 });
             let parameters =
                 Parameters { first: Frame(FIRST), seed, ..Parameters::new(frames as usize) };
             let mut world = World {
