@@ -74,7 +74,9 @@ impl Replay<'_> {
             let cpu = self.slowest_cpu();
             self.deliver(cpu);
             self.renew_jobs(feeds)?;
-            self.earliest_first(cpu);
+            if behind == 0 {
+                self.earliest_first(cpu);
+            }
             let Some(&thread) = self.ready.front() else {
                 match self.idle_on(cpu, feeds)? {
                     Idle::Went => continue,
@@ -131,7 +133,8 @@ impl Replay<'_> {
 
     /// Puts the thread first that can run first; of several, one that has waited for a disk, as
     /// schedulers do that give sleepers their due. A time slice is executed at once, so that who is
-    /// queued may be ahead of who is woken after it.
+    /// queued may be ahead of who is woken after it. Not while threads are found to be behind others of
+    /// their recording: then each has its turn, or the one that is earliest would be tried for ever.
     fn earliest_first(&mut self, cpu: usize) {
         let now_ps = self.cpus[cpu].now_ps;
         let key = |thread: ThreadId| {
