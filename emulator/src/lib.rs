@@ -1,1 +1,14 @@
-//! x
+//! Vellum's kernel from outside: what it starts with, and what it says.
+//!
+//! ```text
+//!     kernel/user/*.c ──gcc──▶ programs ──▶ archive ──▶ QEMU ──▶ console ──▶ output, events
+//!                                busybox ──▶                kernel image
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod archive;
+pub mod console;
+pub mod image;
+pub mod programs;
+pub mod qemu;
+pub mod system;

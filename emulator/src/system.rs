@@ -1,0 +1,236 @@
+//! What the kernel finds in its file tree: programs, and files for them to work on.
+//!
+//! ```text
+//!     /bin/hello …          the programs of Vellum
+//!     /bin/busybox          if a static one is installed; sh, sort, sha256sum, … are links to it
+//!     /etc/passwd …         what programs look for
+//!     /etc/lines.txt        text to sort, the same everywhere
+//!     /tmp                  empty
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_pcg::Pcg32;
+use thiserror::Error;
+
+use crate::archive::{Archive, TooLarge};
+use crate::programs::Built;
+
+/// The programs that busybox is, if it is there.
+pub const APPLETS: [&str; 32] = [
+    "awk",
+    "cat",
+    "cmp",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mv",
+    "od",
+    "printf",
+    "rm",
+    "sed",
+    "seq",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "tail",
+    "tr",
+    "true",
+    "uniq",
+    "wc",
+];
+
+/// Lines of `/etc/lines.txt`, about 40 bytes each.
+const LINES: u32 = 8192;
+
+/// Why there is no archive.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SystemError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program needs a dynamic linker, which the kernel does not have.
+    #[error(
+        "{}: not a static x86-64 program; link it with -static (gcc or musl-gcc)",
+        .path.display()
+    )]
+    NotStatic {
+        /// The program.
+        path: PathBuf,
+    },
+    /// A file is too large for an archive.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+/// The file tree as an archive: `programs`, `busybox` if there is one, and `added` programs, which go to
+/// `/bin` under their own names.
+pub fn archive(
+    programs: &[Built],
+    busybox: Option<&Path>,
+    added: &[PathBuf],
+) -> Result<Vec<u8>, SystemError> {
+    let mut archive = Archive::default();
+    for directory in ["bin", "dev", "etc", "tmp"] {
+        archive.directory(directory);
+    }
+    for program in programs {
+        archive.program(&format!("bin/{}", program.name), &read(&program.path)?)?;
+    }
+    if let Some(path) = busybox {
+        archive.program("bin/busybox", &static_program(path)?)?;
+        for applet in APPLETS {
+            archive.link(&format!("bin/{applet}"), "busybox");
+        }
+    }
+    for path in added {
+        let contents = static_program(path)?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        archive.program(&format!("bin/{name}"), &contents)?;
+    }
+    archive.file("etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")?;
+    archive.file("etc/group", b"root:x:0:\n")?;
+    archive.file("etc/lines.txt", lines().as_bytes())?;
+    Ok(archive.finish())
+}
+
+/// A static busybox: the one that `VELLUM_BUSYBOX` names, or else one on the path.
+pub fn busybox() -> Option<PathBuf> {
+    let named = std::env::var_os("VELLUM_BUSYBOX").map(PathBuf::from);
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&search).map(|folder| folder.join("busybox"));
+    named.or_else(|| found.find(|path| static_program(path).is_ok()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SystemError> {
+    fs::read(path).map_err(|source| SystemError::Unreadable { path: path.to_owned(), source })
+}
+
+fn static_program(path: &Path) -> Result<Vec<u8>, SystemError> {
+    let contents = read(path)?;
+    match is_static(&contents) {
+        Some(true) => Ok(contents),
+        _ => Err(SystemError::NotStatic { path: path.to_owned() }),
+    }
+}
+
+/// Whether an ELF file for x86-64 asks for no interpreter; `None` if it is no such file.
+///
+/// System V ABI, "Object Files": the header has the place of the program headers at 32, their size at
+/// 54 and their number at 56.
+fn is_static(file: &[u8]) -> Option<bool> {
+    const INTERPRETER: u64 = 3;
+    let number = |at: usize, bytes: usize| -> Option<u64> {
+        let field = file.get(at..at.checked_add(bytes)?)?;
+        Some(field.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    };
+    let (class_and_order, machine) = (number(4, 2)?, number(18, 2)?);
+    if !file.starts_with(b"\x7fELF") || class_and_order != 0x0102 || machine != 62 {
+        return None;
+    }
+    let (start, bytes, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    for header in 0..count {
+        let at = start.checked_add(header * bytes)?;
+        if number(usize::try_from(at).ok()?, 4)? == INTERPRETER {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+/// Text that sorting has something to do with: a number, two words, and a number that repeats.
+fn lines() -> String {
+    const WORDS: [&str; 12] = [
+        "frame", "page", "area", "order", "slot", "zone", "node", "fault", "policy", "victim",
+        "table", "entry",
+    ];
+    let mut chance = Pcg32::seed_from_u64(1);
+    let mut word = || (chance.random::<u32>(), WORDS[chance.random_range(0..WORDS.len())]);
+    let mut line = || {
+        let ((key, first), (other, second)) = (word(), word());
+        format!("{key:08x} {first} and {second} number {}\n", other % 1000)
+    };
+    (0..LINES).map(|_| line()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The start of an ELF file whose only program header is of `kind`.
+    fn elf(kind: u8) -> Vec<u8> {
+        let mut file = vec![0; 64 + 56];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        file[18] = 62;
+        file[32] = 64;
+        file[54] = 56;
+        file[56] = 1;
+        file[64] = kind;
+        file
+    }
+
+    #[test]
+    fn a_program_that_asks_for_an_interpreter_is_not_static() {
+        assert_eq!(is_static(&elf(1)), Some(true));
+        assert_eq!(is_static(&elf(3)), Some(false));
+    }
+
+    #[test]
+    fn what_is_cut_off_or_something_else_is_no_program() {
+        let whole = elf(1);
+        for end in 0..68 {
+            assert_eq!(is_static(&whole[..end]), None, "{end} bytes");
+        }
+        let mut other = elf(1);
+        other[18] = 40;
+        assert_eq!(is_static(&other), None, "for another machine");
+        let mut far = elf(1);
+        far[32..40].fill(0xff);
+        assert_eq!(is_static(&far), None, "headers at the end of all addresses");
+    }
+
+    #[test]
+    fn an_added_script_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("script");
+        fs::write(&script, "#!/bin/sh\n").unwrap();
+        let error = archive(&[], None, &[script]).unwrap_err().to_string();
+        assert!(error.contains("script: not a static"), "{error}");
+        let nothing = directory.path().join("nothing");
+        let error = archive(&[], None, &[nothing]).unwrap_err().to_string();
+        assert!(error.contains("cannot read"), "{error}");
+    }
+
+    #[test]
+    fn the_tree_has_text_to_sort_that_is_the_same_everywhere() {
+        let text = lines();
+        assert_eq!(text, lines());
+        assert_eq!(text.lines().count(), LINES as usize);
+        assert!((200_000..400_000).contains(&text.len()), "{}", text.len());
+        assert!(!text.lines().is_sorted());
+        let archive = archive(&[], None, &[]).unwrap();
+        let found = archive.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(found, "it is in the archive");
+    }
+}

@@ -1,0 +1,203 @@
+/* Accesses that no mapping allows become signals that say what and where; handlers repair or leave.
+ * Then children's ends, blocked signals, and a stack that runs out. */
+#include "program.h"
+
+#include <setjmp.h>
+#include <signal.h>
+
+static sigjmp_buf escape;
+static siginfo_t seen;
+static char *repaired;
+static volatile long handled;
+
+static void leave(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    seen = *info;
+    siglongjmp(escape, 1);
+}
+
+/* Gives the page that was hit its right to be written, and lets the store be tried again. */
+static void repair(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    handled++;
+    char *page = (char *)((uintptr_t)info->si_addr & -PAGE);
+    if (page < repaired || mprotect(page, PAGE, PROT_READ | PROT_WRITE) != 0) _exit(9);
+}
+
+static void count_signal(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    seen = *info;
+    handled++;
+}
+
+static void handle(int signal, void (*handler)(int, siginfo_t *, void *), int flags) {
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | flags};
+    sigemptyset(&action.sa_mask);
+    check(sigaction(signal, &action, 0) == 0);
+}
+
+static const char *named(int signal) {
+    switch (signal) {
+    case SIGSEGV: return "SIGSEGV";
+    case SIGBUS: return "SIGBUS";
+    case SIGFPE: return "SIGFPE";
+    case SIGILL: return "SIGILL";
+    default: return "?";
+    }
+}
+
+static const char *cause(int signal, int code) {
+    if (signal == SIGSEGV && code == SEGV_MAPERR) return "not mapped";
+    if (signal == SIGSEGV && code == SEGV_ACCERR) return "not allowed";
+    if (signal == SIGBUS && code == BUS_ADRERR) return "beyond the end of the file";
+    if (signal == SIGFPE && code == FPE_INTDIV) return "division by zero";
+    if (signal == SIGILL && code == ILL_ILLOPN) return "illegal operand";
+    return "?";
+}
+
+static void tell(const char *name) {
+    printf("%-36s %s, %s\n", name, named(seen.si_signo), cause(seen.si_signo, seen.si_code));
+}
+
+/* Does `access`, which is to end in a signal at `address`, and tells which. */
+#define caught(name, access, address)                                     \
+    do {                                                                  \
+        if (sigsetjmp(escape, 1) == 0) {                                  \
+            access;                                                       \
+            printf("%-36s nothing\n", name);                              \
+        } else {                                                          \
+            tell(name);                                                   \
+            check(seen.si_addr == (void *)(address));                     \
+        }                                                                 \
+    } while (0)
+
+/* Near null, where nothing ever is; the compiler is not to know. */
+static char *volatile null = (char *)16;
+
+static void violations(void) {
+    handle(SIGSEGV, leave, 0);
+    caught("read near null", (void)*(volatile char *)null, null);
+    caught("write near null", *(volatile char *)null = 1, null);
+    char *const memory = area(4, MAP_PRIVATE);
+    volatile char *const at = memory;
+    write_pages(memory, 4, 1);
+    check(mprotect(memory + PAGE, PAGE, PROT_READ) == 0);
+    check(mprotect(memory + 2 * PAGE, PAGE, PROT_NONE) == 0);
+    caught("write to read-only memory", at[PAGE + 5] = 1, at + PAGE + 5);
+    caught("read of memory without rights", (void)at[2 * PAGE], at + 2 * PAGE);
+    caught("call of memory that is no code", ((void (*)(void))(uintptr_t)memory)(), memory);
+    check(munmap(memory, 4 * PAGE) == 0);
+    caught("read of memory that is unmapped", (void)at[3 * PAGE], at + 3 * PAGE);
+}
+
+static void ends_of_files(void) {
+    handle(SIGBUS, leave, 0);
+    const int file = memfd_create("memory", 0);
+    check(file >= 0 && ftruncate(file, 2 * PAGE) == 0);
+    char *const memory = mmap(0, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    check(memory != MAP_FAILED);
+    volatile char *const at = memory;
+    caught("write within a file", at[2 * PAGE - 1] = 1, 0);
+    caught("write beyond its last page", at[2 * PAGE] = 1, at + 2 * PAGE);
+    check(ftruncate(file, PAGE) == 0);
+    caught("read of a page that was cut off", (void)at[PAGE], at + PAGE);
+    check(munmap(memory, 4 * PAGE) == 0 && close(file) == 0);
+}
+
+static void instructions(void) {
+    static volatile int zero;
+    handle(SIGFPE, leave, 0);
+    handle(SIGILL, leave, 0);
+    if (sigsetjmp(escape, 1) == 0) zero = 1000 / zero;
+    tell("division by zero");
+    if (sigsetjmp(escape, 1) == 0) __asm__ volatile("ud2");
+    tell("undefined instruction");
+}
+
+/* A write barrier in user space: every first store to a page is told to the program. */
+static void barrier(void) {
+    enum { PAGES = 32 };
+    handle(SIGSEGV, repair, 0);
+    repaired = area(PAGES, MAP_PRIVATE);
+    write_pages(repaired, PAGES, 1);
+    check(mprotect(repaired, PAGES * PAGE, PROT_READ) == 0);
+    handled = 0;
+    for (int page = 0; page < PAGES; page += 2) repaired[page * PAGE] = 2;
+    write_pages(repaired, PAGES / 2, 3);
+    printf("a write barrier was told of %ld pages of %d\n", handled, PAGES);
+    check(read_pages(repaired, PAGES, 3) == 16 && read_pages(repaired, PAGES, 2) == 8);
+    munmap(repaired, PAGES * PAGE);
+    handle(SIGSEGV, leave, 0);
+}
+
+static void children(void) {
+    handle(SIGCHLD, count_signal, SA_RESTART);
+    handled = 0;
+    pid_t child = fork();
+    if (child == 0) _exit(42);
+    check(ended(child) == 42);
+    check(seen.si_signo == SIGCHLD && seen.si_code == CLD_EXITED && seen.si_pid == child);
+    printf("SIGCHLD: exited with %d\n", seen.si_status);
+    child = fork();
+    if (child == 0)
+        for (;;) pause();
+    check(kill(child, SIGTERM) == 0);
+    check(ended(child) == 128 + SIGTERM);
+    check(seen.si_code == CLD_KILLED && seen.si_pid == child && handled == 2);
+    printf("SIGCHLD: killed by %d\n", seen.si_status);
+    child = fork();
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        *(volatile char *)null = 1;
+        _exit(0);
+    }
+    printf("a child without a handler ended with %d\n", ended(child));
+    signal(SIGCHLD, SIG_DFL);
+}
+
+static void blocking(void) {
+    sigset_t set, waiting;
+    handle(SIGUSR1, count_signal, 0);
+    handled = 0;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    check(sigprocmask(SIG_BLOCK, &set, 0) == 0);
+    check(kill(getpid(), SIGUSR1) == 0 && kill(getpid(), SIGUSR1) == 0);
+    check(handled == 0 && sigpending(&waiting) == 0 && sigismember(&waiting, SIGUSR1));
+    check(sigprocmask(SIG_UNBLOCK, &set, 0) == 0);
+    printf("a signal sent twice while blocked was handled %s\n", handled == 1 ? "once" : "wrongly");
+    check(seen.si_code == SI_USER && seen.si_pid == getpid());
+    signal(SIGUSR1, SIG_IGN);
+    check(kill(getpid(), SIGUSR1) == 0 && handled == 1);
+    printf("an ignored signal does nothing\n");
+}
+
+/* Recursion deeper than any stack. */
+static __attribute__((noinline)) long recurse(long depth) {
+    volatile char frame[PAGE];
+    frame[0] = (char)depth;
+    return depth == 0 ? 0 : recurse(depth - 1) + frame[0];
+}
+
+/* A stack that has run out cannot hold the frame of a handler, which has a stack of its own. */
+static void overflow(void) {
+    char *stack = area(16, MAP_PRIVATE);
+    check(sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = 16 * PAGE}, 0) == 0);
+    check(setrlimit(RLIMIT_STACK, &(struct rlimit){1 << 20, 1 << 20}) == 0);
+    handle(SIGSEGV, leave, SA_ONSTACK);
+    if (sigsetjmp(escape, 1) == 0) check(recurse(1L << 40) == 0);
+    tell("a stack that ran out");
+}
+
+int main(void) {
+    begin();
+    violations();
+    ends_of_files();
+    instructions();
+    barrier();
+    children();
+    blocking();
+    overflow();
+    printf("signals: done\n");
+    return 0;
+}
