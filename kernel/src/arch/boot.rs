@@ -2,7 +2,7 @@
 //!
 //! The image starts as PVH says ("x86/HVM direct boot ABI", Xen): in 32-bit protected mode without
 //! paging, `ebx` pointing to what the loader knows. The processors started later begin in 16-bit real
-//! mode, on a page below 1 MiB to which [`TRAMPOLINE`] is copied. Both load the same tables and meet in
+//! mode, on a page below 1 MiB to which [`trampoline_code`] is copied. Both load the same tables and meet in
 //! 64-bit mode:
 //!
 //! ```text
@@ -27,7 +27,15 @@ pub(super) const TRAMPOLINE_ADDRESS: u64 = 0x8000;
 /// Physical address of the image's first byte, as `image.ld` has it.
 pub(super) const IMAGE_START: u64 = 0x10_0000;
 
+/// Whether boot's stack was large enough: nothing has reached its last word.
+pub(super) fn stack_was_enough() -> bool {
+    // SAFETY: the word is in `.bss`, and the stack is not used any more.
+    unsafe { boot_stack == 0 }
+}
+
 unsafe extern "C" {
+    /// The last word of boot's stack, zero at first.
+    static boot_stack: u64;
     /// First byte of the 16-bit code.
     static trampoline: u8;
     /// The byte after its last.

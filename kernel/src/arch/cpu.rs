@@ -193,15 +193,14 @@ fn enable_protections() {
     const SMEP: u64 = 1 << 20;
     const SMAP: u64 = 1 << 21;
     const UMIP: u64 = 1 << 11;
-    let features = core::arch::x86_64::__cpuid_count(7, 0);
-    let mut bits = 0;
-    for (have, bit) in [
-        (features.ebx >> 7 & 1, SMEP),
-        (features.ebx >> 20 & 1, SMAP),
-        (features.ecx >> 2 & 1, UMIP),
-    ] {
-        bits |= if have == 1 { bit } else { 0 };
+    const FEATURES: u32 = 7;
+    if core::arch::x86_64::__cpuid(0).eax < FEATURES {
+        return;
     }
+    let features = core::arch::x86_64::__cpuid_count(FEATURES, 0);
+    let has = |word: u32, bit: u32, protection: u64| u64::from(word >> bit & 1) * protection;
+    let bits =
+        has(features.ebx, 7, SMEP) | has(features.ebx, 20, SMAP) | has(features.ecx, 2, UMIP);
     // SAFETY: the kernel neither executes nor touches pages of programs; it uses the direct map.
     unsafe {
         asm!(

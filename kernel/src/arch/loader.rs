@@ -19,6 +19,8 @@ pub(super) struct Loaded {
     pub(super) ram: Ranges,
     /// Bytes of RAM in all.
     pub(super) ram_bytes: u64,
+    /// The first address beyond RAM; whatever boot keeps is below.
+    pub(super) ram_end: u64,
     /// Where the firmware's tables are found; 0 if unknown.
     pub(super) rsdp: u64,
     archive: Range<u64>,
@@ -86,6 +88,7 @@ impl Loaded {
         let mut loaded = Loaded {
             ram: Ranges::new(),
             ram_bytes: 0,
+            ram_end: 0,
             rsdp: word(32),
             archive,
             command_line: word(24),
@@ -99,6 +102,7 @@ impl Loaded {
                 let end = start.saturating_add(bytes).min(paging::PHYSICAL_END);
                 loaded.ram.add(start..end);
                 loaded.ram_bytes += end.saturating_sub(start);
+                loaded.ram_end = loaded.ram_end.max(end);
             }
         }
         loaded.ram.remove(&(0..paging::PAGE));

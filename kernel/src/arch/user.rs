@@ -28,7 +28,7 @@ use super::{apic, cpu, trap};
 /// The state of a program between two runs.
 ///
 /// Everything but `fx` may be set to any value: [`run`] forces `rflags` to what ring 3 may have, and an
-/// impossible `rip` is a general protection fault. `fs_base` and `gs_base` must be addresses of programs.
+/// impossible `rip` is a general protection fault. `fs_base` and `gs_base` must be addresses.
 #[derive(Clone, Debug)]
 #[repr(C, align(16))]
 #[allow(missing_docs, reason = "registers are called what the manual calls them")]
@@ -67,7 +67,7 @@ const _: () = assert!(offset_of!(Context, fx).is_multiple_of(16), "fxsave64 want
 
 /// The first address that no program can have.
 const USER_END: u64 = 1 << 47;
-/// Flags that a program may set itself: arithmetic, trap, direction, nested task no, alignment, id.
+/// Flags that a program may set itself: those of arithmetic, trap, direction, alignment, identification.
 const FLAGS_FREE: u64 = 0x24_0dd5;
 /// Flags that it always has: interrupts on, and the bit that is always one.
 const FLAGS_FIXED: u64 = 0x202;
@@ -202,7 +202,7 @@ pub(super) fn syscall_entry() -> u64 {
 /// Runs the program until it traps.
 ///
 /// # Panics
-/// If `fs_base` or `gs_base` is not an address that a program can have.
+/// If `fs_base` or `gs_base` is in the hole between the halves of all addresses.
 #[inline]
 pub(crate) fn run(context: &mut Context) -> Trap {
     if context.rip >= USER_END {

@@ -13,6 +13,7 @@ use alloc::string::String;
 use crate::arch::console;
 use crate::arch::{Hardware, PhysicalMemory, probe};
 use space::Frames;
+use vellum_mm::addr::PAGE_BYTES;
 use vellum_mm::machine::Memory;
 
 pub(crate) use devices::secondary;
@@ -103,6 +104,9 @@ fn protection() -> Verdict {
 /// Frames at both ends of every range hold what is put in them.
 fn memory(hardware: &Hardware) -> Verdict {
     let ram = PhysicalMemory;
+    let end = hardware.memory.last().map_or(0, |range| range.end);
+    let frames = hardware.frames;
+    ensure!(u64::from(frames) * PAGE_BYTES >= end, "RAM goes on after frame {frames}");
     for range in &hardware.memory {
         let first = vellum_mm::addr::PhysAddr(range.start).frame();
         let last = vellum_mm::addr::PhysAddr(range.end - 1).frame();
