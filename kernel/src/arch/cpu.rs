@@ -129,12 +129,12 @@ pub(super) fn init(id: u32) {
     ];
     let cpu = Box::leak(cpu);
     load_gdt(&cpu.gdt);
-    // SAFETY: the base is a `Cpu` that is never freed; ring 3's starts as 0.
-    unsafe { write_msr(msr::GS_BASE, &raw const *cpu as u64) };
-    // SAFETY: as above; the program's base is written before a program runs.
-    unsafe { write_msr(msr::KERNEL_GS_BASE, 0) };
-    // SAFETY: `fs` is not used by the kernel.
-    unsafe { write_msr(msr::FS_BASE, 0) };
+    let cpu = &raw const *cpu as u64;
+    for (register, base) in [(msr::GS_BASE, cpu), (msr::KERNEL_GS_BASE, 0), (msr::FS_BASE, 0)] {
+        // SAFETY: the base is a `Cpu` that is never freed. The others are ring 3's, and 0 is what
+        // `fs_base` and `gs_base` of the `Cpu` say.
+        unsafe { write_msr(register, base) };
+    }
     trap::load();
     enable_syscall();
     enable_protections();
