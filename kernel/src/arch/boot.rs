@@ -93,7 +93,8 @@ boot_gdt_pointer:
     .long boot_gdt
 
 no_gibs:
-    .asciz "the processor has no pages of 1 GiB, which the kernel needs\n"
+    .ascii "the processor has no pages of 1 GiB, which the kernel needs\n"
+no_gibs_end:
 
     .code32
     .globl pvh_start
@@ -106,10 +107,8 @@ pvh_start:
     jc 2f
     movl $no_gibs, %esi
     movw $0x3f8, %dx
-1:  lodsb
-    outb %al, %dx
-    testb %al, %al
-    jnz 1b
+    movl $no_gibs_end - no_gibs, %ecx
+    rep outsb
     movb ${failed}, %al
     outb %al, ${exit}
     hlt

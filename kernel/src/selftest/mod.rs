@@ -54,7 +54,7 @@ pub(crate) fn run(mut hardware: Hardware) -> ! {
     report("registers", programs::registers(&mut frames));
     report("page faults", programs::page_faults(&mut frames));
     report("exceptions", programs::exceptions(&mut frames));
-    report("null syscall", programs::null_syscall(&mut frames));
+    report("costs", programs::costs(&mut frames));
     report("timer", programs::timer(&mut frames));
     report("disks", devices::disks(&mut hardware, &mut frames));
     report("processors", devices::processors(&hardware, &mut frames));

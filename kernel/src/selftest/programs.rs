@@ -111,18 +111,26 @@ pub(super) fn exceptions(frames: &mut Frames) -> Verdict {
     Ok(())
 }
 
-/// Measures a system call that does nothing: counter ticks, which under `-icount` are instructions.
-pub(super) fn null_syscall(frames: &mut Frames) -> Verdict {
-    const CALLS: u64 = 1000;
+/// Measures what it takes to stop a program and let it go on: counter ticks, which under `-icount` are
+/// instructions, those of the program included.
+pub(super) fn costs(frames: &mut Frames) -> Verdict {
+    const TIMES: u64 = 1000;
     Space::new(frames);
-    let mut program = Space::program(Sample::Syscalls);
-    let start = cpu::counter();
-    for _ in 0..CALLS {
-        let trap = run(&mut program);
-        ensure!(trap == Trap::Syscall, "{trap:?} instead of a system call");
+    let mut storing = Space::program(Sample::Store);
+    storing.rsi = DATA.0;
+    let fault = Trap::PageFault { address: DATA.0, access: Access::Write, present: false };
+    for (name, mut program, expected) in [
+        ("null syscall", Space::program(Sample::Syscalls), Trap::Syscall),
+        ("page fault", storing, fault),
+    ] {
+        let start = cpu::counter();
+        for _ in 0..TIMES {
+            let trap = run(&mut program);
+            ensure!(trap == expected, "{trap:?} instead of {expected:?}");
+        }
+        let ticks = (cpu::counter() - start) / TIMES;
+        println!("@{{\"event\":\"measure\",\"name\":\"{name}\",\"ticks\":{ticks}}}");
     }
-    let ticks = (cpu::counter() - start) / CALLS;
-    println!("@{{\"event\":\"measure\",\"name\":\"null syscall\",\"ticks\":{ticks}}}");
     Ok(())
 }
 
