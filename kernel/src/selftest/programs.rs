@@ -62,13 +62,16 @@ pub(super) fn page_faults(frames: &mut Frames) -> Verdict {
     expect(fault(Access::Write, false))?;
     space.map(frames, DATA, NO_EXECUTE);
     expect(fault(Access::Write, true))?;
+    // Twice the page moves to another frame while its translation is in use.
     let first = space.map(frames, DATA, WRITE | NO_EXECUTE);
-    paging::invalidate(DATA);
     expect(Trap::Syscall)?;
     let second = space.map(frames, DATA, WRITE | NO_EXECUTE);
+    paging::invalidate(DATA);
+    expect(Trap::Syscall)?;
+    let third = space.map(frames, DATA, WRITE | NO_EXECUTE);
     paging::invalidate_all();
     expect(Trap::Syscall)?;
-    for frame in [first, second] {
+    for frame in [first, second, third] {
         let mut bytes = [0; 8];
         PhysicalMemory.read(frame, 0, &mut bytes);
         ensure!(u64::from_le_bytes(bytes) == 42, "{frame} holds {bytes:?}");
