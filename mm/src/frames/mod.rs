@@ -44,7 +44,9 @@ impl Frames {
     pub fn new(memory: &[Range<Frame>], cpus: u32, watermarks: Watermarks) -> Frames {
         let count = memory.iter().map(|range| range.end.index()).max().unwrap_or(0);
         let mut buddy = Buddy::new(Frame(0), count);
-        memory.iter().for_each(|range| buddy.add(range.clone()));
+        for range in memory {
+            buddy.add(range.clone());
+        }
         Frames {
             table: FrameTable::new(count),
             zone: Zone::new(buddy, cpus, watermarks),
