@@ -82,6 +82,8 @@ pub(crate) struct Thread {
     pub(crate) redo: Redo,
     /// Whether the present access has waited.
     pub(crate) attempt: Attempt,
+    /// How often the present access has waited.
+    pub(crate) waits: u32,
     /// How much of the present call is done, in the call's own unit.
     pub(crate) progress: u64,
     /// When its wait is over at the latest, in nanoseconds; `u64::MAX` for never.
@@ -119,6 +121,7 @@ impl Thread {
             state: State::Ready,
             redo: Redo::Nothing,
             attempt: Attempt::First,
+            waits: 0,
             progress: 0,
             deadline: u64::MAX,
             timed_out: false,
