@@ -47,13 +47,16 @@ impl Kernel {
                 self.vm.fault(at, self.pc, space, VirtAddr(address), access, attempt);
             match outcome {
                 Outcome::Done(_) => {
+                    let thread = &mut self.tasks.threads[tid];
+                    (thread.attempt, thread.waits) = (Attempt::First, 0);
                     if attempt == (Attempt::Again { own: true }) {
                         process.major += 1;
+                        if thread.reads.is_in_vain(address / PAGE_BYTES) {
+                            return Err(self.out_of_memory(tid));
+                        }
                     } else {
                         process.minor += 1;
                     }
-                    let thread = &mut self.tasks.threads[tid];
-                    (thread.attempt, thread.waits) = (Attempt::First, 0);
                     self.pump();
                     self.reclaim_in_background();
                     return Ok(());
