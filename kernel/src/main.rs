@@ -4,8 +4,8 @@
 //! hardware as values and safe functions. It calls `start` on the first processor when everything
 //! works, and `secondary` on each other one.
 //!
-//! `VELLUM_IMAGE=1 cargo build -p vellum-kernel --profile kernel --target-dir target/image` builds the
-//! image; built in any other way this is a program that says so.
+//! `VELLUM_IMAGE=1 cargo build -p vellum-kernel --profile kernel --target-dir target/image` builds
+//! the image; built in any other way this is a program that says so.
 #![cfg_attr(image, no_std, no_main)]
 #![deny(unsafe_code)]
 

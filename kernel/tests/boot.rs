@@ -1,7 +1,7 @@
 //! The kernel's own tests, on machines of several kinds.
 //!
-//! Each test boots the image under QEMU and reads what it says. Without QEMU a line that starts with
-//! `SKIP` says so.
+//! Each test boots the image under QEMU and reads what it says. Without QEMU a line that starts
+//! with `SKIP` says so.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -45,7 +45,8 @@ fn machine(command_line: &str) -> Option<Qemu> {
     Some(qemu)
 }
 
-/// Runs the machine and returns what it said, which is also shown if the end is not the expected one.
+/// Runs the machine and returns what it said, which is also shown if the end is not the expected
+/// one.
 fn run(qemu: &Qemu, expected: Exit) -> String {
     let mut output = Vec::new();
     let exit = qemu.run(|part| output.extend_from_slice(part)).expect("QEMU runs");

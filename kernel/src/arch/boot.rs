@@ -1,9 +1,9 @@
 //! From the loader's hands into Rust: 32-bit entry, first page tables, first stack.
 //!
 //! The image starts as PVH says ("x86/HVM direct boot ABI", Xen): in 32-bit protected mode without
-//! paging, `ebx` pointing to what the loader knows. The processors started later begin in 16-bit real
-//! mode, on a page below 1 MiB to which [`trampoline_code`] is copied. Both load the same tables and meet in
-//! 64-bit mode:
+//! paging, `ebx` pointing to what the loader knows. The processors started later begin in 16-bit
+//! real mode, on a page below 1 MiB to which [`trampoline_code`] is copied. Both load the same
+//! tables and meet in 64-bit mode:
 //!
 //! ```text
 //!   boot_tables   [0]    0 …                      the same       where this code runs
@@ -11,9 +11,9 @@
 //!                 [511]  0xffff_ffff_8000_0000 …  0 … 1 GiB      the image
 //! ```
 //!
-//! All are pages of 1 GiB, which are also what the memory manager's direct map is made of; a processor
-//! without them is told so on the console. These tables allow everything; [`paging`](super::paging)
-//! replaces them before anything else runs.
+//! All are pages of 1 GiB, which are also what the memory manager's direct map is made of; a
+//! processor without them is told so on the console. These tables allow everything;
+//! [`paging`](super::paging) replaces them before anything else runs.
 
 use core::arch::global_asm;
 

@@ -1,10 +1,10 @@
 //! A processor: its number, its tables, its clock, its rest.
 //!
-//! Each processor has a [`Cpu`], to which `gs` points whenever the kernel runs: descriptors, the task
-//! state segment, and the few words that entering and leaving ring 3 needs at once.
+//! Each processor has a [`Cpu`], to which `gs` points whenever the kernel runs: descriptors, the
+//! task state segment, and the few words that entering and leaving ring 3 needs at once.
 //!
-//! Invariant: the kernel runs with interrupts off, except inside [`idle`]. So nothing that it does can
-//! be interrupted, and no lock is ever wanted by an interrupt of its own holder.
+//! Invariant: the kernel runs with interrupts off, except inside [`idle`]. So nothing that it does
+//! can be interrupted, and no lock is ever wanted by an interrupt of its own holder.
 
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -84,8 +84,8 @@ pub(super) mod msr {
     pub(super) const SFMASK: u32 = 0xc000_0084;
 }
 
-/// Flags that are off when a system call arrives: trap, interrupts, direction, I/O level, nested task,
-/// alignment checks.
+/// Flags that are off when a system call arrives: trap, interrupts, direction, I/O level, nested
+/// task, alignment checks.
 const SYSCALL_CLEARS: u64 = 0x4_7700;
 
 /// Nanoseconds of 2^32 ticks of the counter.
@@ -183,7 +183,8 @@ fn enable_syscall() {
         (msr::LSTAR, super::user::syscall_entry()),
         (msr::SFMASK, SYSCALL_CLEARS),
     ] {
-        // SAFETY: the entry is code that expects this state: ring 0, interrupts off, `gs` the program's.
+        // SAFETY: the entry is code that expects this state: ring 0, interrupts off, `gs` the
+        // program's.
         unsafe { write_msr(register, value) };
     }
 }
@@ -229,9 +230,9 @@ pub(crate) fn id() -> u32 {
     id
 }
 
-/// Waits for an interrupt, whose acknowledgement is all that happens to it. Returns at once if one is
-/// pending. An interrupt that is not followed by another may have been taken already, so whoever waits
-/// for something looks for it first.
+/// Waits for an interrupt, whose acknowledgement is all that happens to it. Returns at once if one
+/// is pending. An interrupt that is not followed by another may have been taken already, so whoever
+/// waits for something looks for it first.
 pub(crate) fn idle() {
     // SAFETY: `sti` takes effect after `hlt` has begun, so no interrupt is lost in between, and the
     // interrupt's way keeps all registers. Without `nostack` nothing is kept below the stack's end.

@@ -1,7 +1,7 @@
 //! What the loader leaves: a map of RAM, a command line, an archive.
 //!
-//! "x86/HVM direct boot ABI" (Xen), structure `hvm_start_info`. It lies in RAM that is free otherwise,
-//! so all of it is copied or kept before any of that is given away.
+//! "x86/HVM direct boot ABI" (Xen), structure `hvm_start_info`. It lies in RAM that is free
+//! otherwise, so all of it is copied or kept before any of that is given away.
 
 use core::ops::Range;
 
@@ -44,7 +44,8 @@ impl Ranges {
         &self.ranges[..self.count]
     }
 
-    /// Adds the whole pages of a range. One too many is left out: that wastes memory and harms nobody.
+    /// Adds the whole pages of a range. One too many is left out: that wastes memory and harms
+    /// nobody.
     fn add(&mut self, range: Range<u64>) {
         let start = range.start.next_multiple_of(paging::PAGE);
         let range = start..range.end & !(paging::PAGE - 1);
@@ -80,7 +81,8 @@ impl Loaded {
             0..0
         } else {
             let module = word(16);
-            // SAFETY: the list has at least one module, and its first two words are place and bytes.
+            // SAFETY: the list has at least one module, and its first two words are place and
+            // bytes.
             let [start, bytes] = [0, 8].map(|offset| unsafe { word_at(module + offset) });
             start..start + bytes
         };

@@ -7,12 +7,12 @@
 //!           0xffff_ffff_8000_0000   the image: code, constants, variables, each as it must be
 //! ```
 //!
-//! Boot builds a root with all of it. The memory manager then makes roots of its own, with a direct map
-//! in the same place; [`share`] adds the last two entries, whose tables all roots have in common, so
-//! that what is mapped there later is seen everywhere. The lower half is the programs'.
+//! Boot builds a root with all of it. The memory manager then makes roots of its own, with a direct
+//! map in the same place; [`share`] adds the last two entries, whose tables all roots have in
+//! common, so that what is mapped there later is seen everywhere. The lower half is the programs'.
 //!
-//! Invariant: no page is both writable and executable at its own address. (RAM that holds the code is
-//! also in the direct map, as everything is; [`PhysicalMemory`] refuses its frames.)
+//! Invariant: no page is both writable and executable at its own address. (RAM that holds the code
+//! is also in the direct map, as everything is; [`PhysicalMemory`] refuses its frames.)
 //!
 //! [`PhysicalMemory`]: super::PhysicalMemory
 
@@ -228,8 +228,8 @@ pub(super) fn guard_of(address: u64) -> Option<u32> {
     Stack::ALL.iter().any(guarded).then_some(cpu)
 }
 
-/// Maps the registers of a device, `bytes` from physical address `physical`, and tells where. Mapping
-/// them again gives the same address.
+/// Maps the registers of a device, `bytes` from physical address `physical`, and tells where.
+/// Mapping them again gives the same address.
 ///
 /// # Panics
 /// If they are beyond 512 GiB.
@@ -253,12 +253,11 @@ pub(super) fn install_trampoline() {
     }
 }
 
-/// Enters the kernel's own part (devices, stacks, image) in a root whose direct map the memory manager
-/// has made.
+/// Enters the kernel's own part (devices, stacks, image) in a root whose direct map the memory
+/// manager has made.
 ///
-/// # Panics
-/// If the direct map does not reach as far as [`Hardware::frames`](super::Hardware::frames): the heap
-/// could be beyond.
+/// # Panics If the direct map does not reach as far as
+/// [`Hardware::frames`](super::Hardware::frames): the heap could be beyond.
 pub(crate) fn share(root: &Table) {
     let direct = Entry(root[KERNEL_HALF].load(Relaxed));
     assert!(direct.has(PRESENT), "the root has no direct map");

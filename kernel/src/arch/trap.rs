@@ -8,8 +8,8 @@
 //! - everything else, which is a bug of the kernel or of the machine: the registers, and the end.
 //!
 //! Only three gates have stacks of their own: double fault, NMI and machine check can come when the
-//! current stack cannot be trusted, and none of them returns. A stack that has run into its guard page
-//! cannot take the page fault either, so that a double fault reports it.
+//! current stack cannot be trusted, and none of them returns. A stack that has run into its guard
+//! page cannot take the page fault either, so that a double fault reports it.
 
 use alloc::boxed::Box;
 use core::arch::{asm, global_asm};
@@ -86,7 +86,8 @@ fn gate(vector: usize) -> Gate {
     Gate([low | PRESENT | INTERRUPT | ring, entry >> 32])
 }
 
-/// A trap from the kernel, as its entry pushed it: upwards, the registers named in [`Frame::NAMES`].
+/// A trap from the kernel, as its entry pushed it: upwards, the registers named in
+/// [`Frame::NAMES`].
 #[repr(C)]
 struct Frame([u64; 22]);
 
@@ -137,7 +138,8 @@ trap_entries:
     .rept 256
     .balign 16
     # The processor pushes an error code for these; for all others the entry does.
-    .if vector != 8 && (vector < 10 || vector > 14) && vector != 17 && vector != 21 && vector != 29 && vector != 30
+    .set coded, vector == 8 || (vector >= 10 && vector <= 14) || vector == 17
+    .if !coded && vector != 21 && vector != 29 && vector != 30
     push 0
     .endif
     push vector

@@ -1,8 +1,8 @@
 //! The machine under test: `selftest` on the command line runs this instead of programs.
 //!
-//! Each test prints one line, `@{"event":"pass","name":…}`, or says why not and ends the machine. What is
-//! tested is what the rest of the kernel relies on and no host can show: that ring 3 comes back with
-//! every register, that protections protect, that interrupts interrupt and disks answer.
+//! Each test prints one line, `@{"event":"pass","name":…}`, or says why not and ends the machine.
+//! What is tested is what the rest of the kernel relies on and no host can show: that ring 3 comes
+//! back with every register, that protections protect, that interrupts interrupt and disks answer.
 
 mod devices;
 mod programs;
@@ -77,7 +77,8 @@ fn report(name: &str, verdict: Verdict) {
 fn describe(hardware: &Hardware) -> String {
     let bytes: u64 = hardware.memory.iter().map(|range| range.end - range.start).sum();
     alloc::format!(
-        "@{{\"event\":\"machine\",\"memory\":{bytes},\"archive\":{},\"cpus\":{},\"nodes\":{},\"disks\":{}}}\n",
+        "@{{\"event\":\"machine\",\"memory\":{bytes},\"archive\":{},\"cpus\":{},\
+         \"nodes\":{},\"disks\":{}}}\n",
         hardware.archive.len(),
         hardware.cpus.len(),
         hardware.nodes.len(),

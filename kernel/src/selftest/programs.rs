@@ -114,8 +114,8 @@ pub(super) fn exceptions(frames: &mut Frames) -> Verdict {
     Ok(())
 }
 
-/// Measures what it takes to stop a program and let it go on: counter ticks, which under `-icount` are
-/// instructions, those of the program included.
+/// Measures what it takes to stop a program and let it go on: counter ticks, which under `-icount`
+/// are instructions, those of the program included.
 pub(super) fn costs(frames: &mut Frames) -> Verdict {
     const TIMES: u64 = 1000;
     Space::new(frames);
