@@ -20,6 +20,7 @@ use vellum_mm::check::check_invariants;
 use vellum_mm::fault::{Cause, Violation};
 use vellum_mm::frames::NoMemory;
 use vellum_mm::objects::file::Medium;
+use vellum_mm::objects::groups::GroupId;
 use vellum_mm::objects::swap::SwapConfig;
 use vellum_mm::replace::Choice;
 use vellum_mm::spaces::AddressSpace;
@@ -33,6 +34,9 @@ use vellum_mm::spaces::vma::{Backing, Rights, Sharing};
 const CPUS: u32 = 3;
 /// What each processor does in one run.
 const STEPS: u32 = 500;
+/// Groups, where replacement is local, and the frames that each may hold.
+const GROUPS: u16 = 2;
+const ALLOTMENT: usize = 16;
 /// Programs that may exist at once.
 const PROGRAMS_MAX: usize = 9;
 
@@ -261,6 +265,9 @@ impl Processor<'_> {
         let parent = &mut self.programs[program];
         match world.vm.fork(at, &world.machine, &mut parent.space) {
             Ok(space) => {
+                if let Some(groups) = &world.vm.store().groups {
+                    groups.set_space(space.id(), GroupId(self.random.random_range(0..=GROUPS)));
+                }
                 let child = Program { space, private: parent.private.clone() };
                 let to = self.below(CPUS.into()) as usize;
                 shared.arrivals[to].lock().expect("healthy").push(child);
@@ -369,6 +376,9 @@ fn run(seed: u64, config: &Config, fails: u32) {
     let mut random = Pcg64Mcg::seed_from_u64(seed);
     let world = World::new(config, &FILES, fails);
     let boot = world.vm.census();
+    if let Some(groups) = &world.vm.store().groups {
+        (1..=GROUPS).for_each(|group| groups.set_allotment(GroupId(group), ALLOTMENT));
+    }
     let arrivals = (0..CPUS).map(|_| Mutex::default()).collect();
     let shared = Shared { world, arrivals, programs: Mutex::new(1) };
     let processor = |cpu: u32| Processor {
@@ -432,7 +442,9 @@ fn processors_that_fault_at_once_see_what_they_wrote() {
         for (frames, requests, page_cluster, fails) in
             [(80, 64, 3, 0), (120, 2, 3, 20), (300, 1, 0, 0)]
         {
-            run(seed, &small(policy, frames, requests, page_cluster), fails);
+            let mut config = small(policy, frames, requests, page_cluster);
+            config.groups = if frames == 120 { GROUPS } else { 0 };
+            run(seed, &config, fails);
         }
     }
 }

@@ -20,6 +20,7 @@ use vellum_mm::frames::census::Census;
 use vellum_mm::frames::table::{Flags, Kind};
 use vellum_mm::machine::Access;
 use vellum_mm::objects::file::{Medium, Warmth};
+use vellum_mm::objects::groups::GroupId;
 use vellum_mm::objects::store::Tunables;
 use vellum_mm::objects::swap::SwapConfig;
 use vellum_mm::replace::Choice;
@@ -77,6 +78,7 @@ struct Test {
     files: Vec<File>,
     next_stamp: u64,
     trace: bool,
+    groups: u16,
     /// How often something was refused for want of memory.
     refused: u64,
 }
@@ -92,6 +94,7 @@ impl Test {
         config.cpus = random.random_range(1..3);
         config.policy = Choice::of(["fifo", "clock", "lru", "random"][random.random_range(0..4)]);
         config.seed = seed;
+        config.groups = [0, 0, 1, 3][random.random_range(0..4)];
         config.requests = [1, 2, 64][random.random_range(0..3)];
         config.tunables = Tunables {
             fault_around_pages: [1, 4, 16][random.random_range(0..3)],
@@ -115,6 +118,7 @@ impl Test {
             files: Vec::new(),
             next_stamp: 1,
             trace,
+            groups: config.groups,
             refused: 0,
         }
     }
@@ -243,8 +247,27 @@ impl Test {
         let made =
             self.world.vm.new_space(self.world.at(), &self.world.hardware, Layout::default());
         match made {
-            Ok(space) => self.processes.push(Process { space, pages: BTreeMap::new() }),
+            Ok(space) => {
+                self.choose_group(&space);
+                self.processes.push(Process { space, pages: BTreeMap::new() });
+            }
             Err(_) => self.refused += 1,
+        }
+    }
+
+    /// Where replacement is local, lets a space map for any group, or for nobody.
+    fn choose_group(&mut self, space: &AddressSpace) {
+        if let Some(groups) = &self.world.vm.store().groups {
+            groups.set_space(space.id(), GroupId(self.random.random_range(0..=self.groups)));
+        }
+    }
+
+    /// Where replacement is local, lets a group hold more or fewer frames.
+    fn allot(&mut self) {
+        if let Some(groups) = &self.world.vm.store().groups {
+            let group = GroupId(self.random.random_range(1..=self.groups));
+            let frames = [usize::MAX, self.random.random_range(0..60)];
+            groups.set_allotment(group, frames[self.random.random_range(0..2)]);
         }
     }
 
@@ -459,6 +482,7 @@ impl Test {
         for promise in pages.values_mut() {
             promise.locked = false;
         }
+        self.choose_group(&space);
         self.processes.push(Process { space, pages });
         self.note(|| format!("p{process} fork"));
     }
@@ -562,7 +586,8 @@ impl Test {
             29..32 => self.lock(),
             32..36 => self.fork(),
             36..38 => self.exit(),
-            38..48 => self.file(),
+            38 => self.allot(),
+            39..48 => self.file(),
             48..54 => self.reclaim(),
             54..60 => drop(self.world.finish_one()),
             _ => {
