@@ -300,7 +300,12 @@ impl Processor<'_> {
                 let file = world.files[1].file;
                 let _ = vm.write_back(at, machine, file, 0..u64::MAX, 8);
             }
-            5 => vm.truncate(at, machine, world.files[SHRINKING].file, bytes).expect("small"),
+            5 => {
+                let file = world.files[SHRINKING].file;
+                let spaces = self.programs.iter_mut().map(|program| &mut program.space);
+                vm.truncate(at, machine, file, bytes, spaces).expect("a small file");
+            }
+            // Refused where an area is locked, or none is.
             _ => drop(vm.page_out(at, machine, &self.programs[program].space, pages)),
         }
     }

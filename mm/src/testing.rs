@@ -202,7 +202,7 @@ impl Bench {
     }
 
     pub(crate) fn page_out(&self, space: &AddressSpace, pages: Pages) -> u64 {
-        self.vm.page_out(AT, &self.ram, space, pages)
+        self.vm.page_out(AT, &self.ram, space, pages).expect("mapped, and not locked")
     }
 
     /// The entry of a page; empty if it has no table.

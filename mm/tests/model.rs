@@ -416,11 +416,12 @@ impl Test {
     fn advise(&mut self) {
         let process = self.some_process();
         let pages = self.some_pages(process);
-        let advise = match self.below(7) {
+        let advise = match self.below(8) {
             0 | 1 => Advise::DontNeed,
             2 | 3 => Advise::Free,
             4 => Advise::WillNeed,
             5 => Advise::Cold,
+            6 => Advise::Remove,
             _ => Advise::Use(
                 [Advice::Normal, Advice::Random, Advice::Sequential][self.below(3) as usize],
             ),
@@ -434,6 +435,12 @@ impl Test {
             let refuses = match advise {
                 Advise::DontNeed | Advise::Cold => promise.locked,
                 Advise::Free => promise.locked || promise.file.is_some() || promise.shared,
+                Advise::Remove => {
+                    let memory =
+                        promise.file.is_some_and(|(n, _)| self.files[n].medium == Medium::Memory);
+                    let may_write = promise.shared && promise.rights.contains(Rights::WRITE);
+                    promise.locked || !memory || !may_write
+                }
                 _ => false,
             };
             if refuses {
@@ -443,6 +450,10 @@ impl Test {
             match advise {
                 Advise::DontNeed if !promise.shared => (promise.own, promise.lazy) = (None, false),
                 Advise::Free if promise.own.is_some() => promise.lazy = true,
+                Advise::Remove => {
+                    let (file, index) = promise.file.expect("shared memory");
+                    self.files[file].stamps.remove(&index);
+                }
                 _ => {}
             }
         }
@@ -460,9 +471,8 @@ impl Test {
         let result =
             if lock { vm.lock(hardware, space, pages) } else { vm.unlock(hardware, space, pages) };
         assert_eq!(result.err(), hole.map(Refused::Hole));
-        if hole.is_none() {
-            promises.range_mut(pages.start.0..pages.end.0).for_each(|(_, p)| p.locked = lock);
-        }
+        let end = hole.unwrap_or(pages.end);
+        promises.range_mut(pages.start.0..end.0).for_each(|(_, p)| p.locked = lock);
         self.note(|| format!("p{process} lock {lock} {pages:?} -> {result:?}"));
     }
 
@@ -542,9 +552,18 @@ impl Test {
             }
             _ if stamp.is_multiple_of(3) => {
                 let bytes = self.random.random_range(0..=(pages + 3) * PAGE_BYTES);
-                world.truncate(file.file, bytes);
+                let spaces = self.processes.iter_mut().map(|process| &mut process.space);
+                world.truncate(file.file, bytes, spaces);
                 file.bytes = bytes;
-                file.stamps.retain(|&index, _| index < bytes.div_ceil(PAGE_BYTES));
+                let end = bytes.div_ceil(PAGE_BYTES);
+                file.stamps.retain(|&index, _| index < end);
+                // Private copies of what is gone are gone as well.
+                let promises = self.processes.iter_mut().flat_map(|p| p.pages.values_mut());
+                for promise in promises {
+                    if promise.file.is_some_and(|(file, index)| file == n && index >= end) {
+                        (promise.own, promise.lazy) = (None, false);
+                    }
+                }
                 if self.trace {
                     println!("truncate {n} to {bytes}");
                 }
@@ -565,7 +584,16 @@ impl Test {
                 let _ = vm.make_room(at, hardware);
             }
             _ => {
-                vm.page_out(at, hardware, &self.processes[process].space, pages);
+                let Process { space, pages: promises } = &self.processes[process];
+                let refused = vm.page_out(at, hardware, space, pages).err();
+                let mut promised = pages.iter().filter_map(|page| promises.get(&page.0));
+                let hole = pages.iter().find(|page| !promises.contains_key(&page.0));
+                let expected = if promised.any(|promise| promise.locked) {
+                    Some(Refused::Invalid)
+                } else {
+                    hole.map(Refused::Hole)
+                };
+                assert_eq!(refused, expected, "page_out {pages:?}");
             }
         }
         self.note(|| format!("p{process} reclaim {pages:?}"));

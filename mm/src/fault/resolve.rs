@@ -413,7 +413,7 @@ mod tests {
         assert!(bench.touch(&mut space, PAGE.up(1), Read).is_ok());
         let beyond = Err(Cause::Violation(Violation::BeyondFile));
         assert_eq!(bench.touch(&mut space, PAGE.up(2), Read), beyond);
-        bench.vm.truncate(AT, &bench.ram, file, 1).unwrap();
+        bench.vm.truncate(AT, &bench.ram, file, 1, [&mut space]).unwrap();
         assert_eq!(bench.entry(&space, PAGE.up(1)), Entry(0), "truncating took the entry");
         assert_eq!(bench.touch(&mut space, PAGE.up(1), Read), beyond);
         bench.check(&[&space]);

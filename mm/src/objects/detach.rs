@@ -111,7 +111,7 @@ mod tests {
             }
         };
         let machine = Meddled { ram: &bench.ram, meddle: &meddle };
-        assert_eq!(bench.vm.page_out(AT, &machine, &space, pages), 1);
+        assert_eq!(bench.vm.page_out(AT, &machine, &space, pages), Ok(1));
         let (entry, swapped) = seen.get().expect("a TLB was told");
         assert!(entry != 0 && swapped == 1);
         bench.settle();

@@ -447,6 +447,21 @@ pub fn truncate<M: Machine>(
     Ok(())
 }
 
+/// Drops `pages` of a shared memory object, wherever they are: they are zeros again.
+pub(crate) fn punch<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    pages: Range<u64>,
+) {
+    let object = store.files.get(file);
+    let mut object = object.lock();
+    debug_assert_eq!(object.medium, Medium::Memory, "{file:?} would be read from its disk again");
+    let end = pages.end.min(object.pages());
+    drop_pages(store, at, machine, &mut object, pages.start..end);
+}
+
 /// Forgets a file that has no name and is mapped nowhere: its pages need not be kept.
 pub fn forget<M: Machine>(store: &Store, at: At, machine: &M, file: FileRef) {
     let object: Arc<_> = store.files.get(file);
@@ -550,7 +565,7 @@ mod tests {
         let file = bench.file(1, Medium::Disk);
         let waits = bench.vm.read_page(AT, &bench.ram, file, 0);
         assert!(matches!(waits, crate::vm::FileOutcome::Wait(_)));
-        bench.vm.truncate(AT, &bench.ram, file, 0).unwrap();
+        bench.vm.truncate(AT, &bench.ram, file, 0, []).unwrap();
         assert_eq!(bench.vm.census().file, 1, "the frame is still the disk's");
         bench.settle();
         assert_eq!(bench.vm.census(), boot);
@@ -560,7 +575,7 @@ mod tests {
     fn a_file_cannot_have_more_pages_than_a_descriptor_can_name() {
         let bench = Bench::new(64, 0);
         let file = bench.file(1, Medium::Disk);
-        let huge = bench.vm.truncate(AT, &bench.ram, file, u64::MAX);
+        let huge = bench.vm.truncate(AT, &bench.ram, file, u64::MAX, []);
         assert_eq!(huge, Err(FileError::TooLarge));
         let write = bench.vm.write_page(AT, &bench.ram, file, FILE_PAGES_MAX, 0, 1);
         assert!(matches!(write, crate::vm::FileOutcome::Failed(_)));
