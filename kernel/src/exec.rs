@@ -115,7 +115,7 @@ impl Kernel {
     /// Why its program cannot be started, in a line.
     pub(crate) fn start_first(&mut self, path: &str, start: Start) -> Result<(), String> {
         let refused = |what: &str| alloc::format!("{path}: {what}");
-        let at = self.at();
+        let at = crate::kernel::now();
         let space = self.vm.new_space(at, self.pc, Layout::default());
         let space = space.map_err(|_| refused("no memory for a process"))?;
         let slot = self.tasks.add_space(space);
@@ -219,7 +219,7 @@ impl Kernel {
         start: &mut Start,
     ) -> Result<NodeId, Errno> {
         let line = line.split(|&byte| byte == b'\n').next().unwrap_or(line).trim_ascii();
-        let mut words = line.splitn(2, |byte| byte.is_ascii_whitespace());
+        let mut words = line.splitn(2, u8::is_ascii_whitespace);
         let program = words.next().filter(|word| !word.is_empty()).ok_or(Errno::ENOEXEC)?;
         let argument = words.next().map(<[u8]>::trim_ascii).filter(|word| !word.is_empty());
         let mut arguments = vec![program.to_vec()];
@@ -234,7 +234,7 @@ impl Kernel {
     fn load(&mut self, file: FileRef, program: &Program) -> Result<AddressSpace, Halt> {
         let end = program.segments.iter().map(|part| part.address + part.bytes).max();
         let layout = Layout::with_heap_at(VirtAddr(end.unwrap_or(0)).page_up().address());
-        let at = self.at();
+        let at = crate::kernel::now();
         let space = self.vm.new_space(at, self.pc, layout);
         self.pump();
         let Ok(mut space) = space else {
@@ -255,7 +255,7 @@ impl Kernel {
         file: FileRef,
         program: &Program,
     ) -> Result<(), Errno> {
-        let at = self.at();
+        let at = crate::kernel::now();
         for part in &program.segments {
             let first = VirtAddr(part.address).page();
             let file_end = VirtAddr(part.address + part.file_bytes).page_up();
@@ -310,7 +310,9 @@ impl Kernel {
             .filter(|entry| entry.is_some_and(|entry| entry.close_on_exec))
             .filter_map(Option::take)
             .collect();
-        closed.into_iter().for_each(|entry| self.release(entry.open));
+        for entry in closed {
+            self.release(entry.open);
+        }
         self.leave_space(process, old);
         let thread = &mut self.tasks.threads[tid];
         (thread.clear_tid, thread.set_tid, thread.signal_stack) = (0, 0, (0, 0));
@@ -368,9 +370,9 @@ impl Kernel {
         ];
         let mut words = Words::default();
         words.u64(arguments.len() as u64);
-        arguments.iter().chain([&0]).chain(&environment).chain([&0]).for_each(|&word| {
+        for &word in arguments.iter().chain([&0]).chain(&environment).chain([&0]) {
             words.u64(word);
-        });
+        }
         for (kind, value) in auxiliary {
             words.u64(kind.into()).u64(value);
         }

@@ -31,7 +31,7 @@ impl Kernel {
     /// [`Halt::Wait`] if a disk must work first, [`Halt::Bad`] if the program may not do that.
     #[inline]
     pub(crate) fn fault(&mut self, tid: Tid, address: u64, access: Access) -> Result<(), Halt> {
-        let at = self.at();
+        let at = crate::kernel::now();
         let thread = &mut self.tasks.threads[tid];
         let process = &mut self.tasks.processes[thread.process];
         let space = self.tasks.spaces[process.space].as_mut().expect("a process has a space");
@@ -54,7 +54,7 @@ impl Kernel {
     /// Resolves an access that has waited.
     #[inline(never)]
     fn fault_again(&mut self, tid: Tid, address: u64, access: Access) -> Result<(), Halt> {
-        let at = self.at();
+        let at = crate::kernel::now();
         let thread = &mut self.tasks.threads[tid];
         if core::mem::take(&mut thread.io_failed) {
             thread.attempt = Attempt::First;
@@ -166,7 +166,7 @@ impl Kernel {
 
     /// A disk is done with a request: whoever waits for it goes on.
     pub(crate) fn complete(&mut self, id: RequestId, outcome: IoOutcome) {
-        let at = self.at();
+        let at = crate::kernel::now();
         let request = self.vm.completed(at, self.pc, id, outcome);
         self.under_way[id.0 as usize] = false;
         let failed = outcome == IoOutcome::Failed && request.direction == Direction::Read;
@@ -201,7 +201,7 @@ impl Kernel {
         if self.exhausted_at == Some(given_back) {
             return;
         }
-        let at = self.at();
+        let at = crate::kernel::now();
         let end = self.vm.background(at, self.pc);
         // Who evicts all there is whenever a page comes in takes it from the program that waited for
         // it. Until programs give memory back, who needs a frame finds one for itself.

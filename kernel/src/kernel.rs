@@ -104,6 +104,12 @@ pub(crate) fn install(kernel: Kernel) {
     KERNEL.call_once(|| Mutex::new(kernel));
 }
 
+/// This processor, now.
+#[inline]
+pub(crate) fn now() -> At {
+    At { now: cpu::nanos(), cpu: cpu::id() }
+}
+
 impl Kernel {
     /// A kernel without processes.
     ///
@@ -118,7 +124,7 @@ impl Kernel {
             holes: memory.holes,
             cpus,
             swap: disks.swap_config(options.page_cluster),
-            policy: options.policy.clone(),
+            policy: options.policy,
             seed: options.seed,
             ..Config::new(memory.frames)
         };
@@ -152,12 +158,6 @@ impl Kernel {
             stopping: None,
             vm,
         })
-    }
-
-    /// This processor, now.
-    #[inline]
-    pub(crate) fn at(&self) -> At {
-        At { now: cpu::nanos(), cpu: cpu::id() }
     }
 
     /// The process of a thread.
@@ -198,7 +198,9 @@ impl Kernel {
         let waits = |state| matches!(state, State::Waiting(wait) if matches(wait));
         let threads = self.tasks.threads.iter().filter(|(_, thread)| waits(thread.state));
         let woken: Vec<Tid> = threads.map(|(tid, _)| tid).collect();
-        woken.into_iter().for_each(|tid| self.wake(tid));
+        for tid in woken {
+            self.wake(tid);
+        }
     }
 
     fn forget_waiter(&mut self, request: RequestId, tid: Tid) {

@@ -198,7 +198,7 @@ impl Kernel {
             17 => (nr::SIGBUS, nr::BUS_ADRALN, 0),
             _ => (nr::SIGSEGV, 128, 0), // SI_KERNEL
         };
-        self.force(tid, signal, Info { code: code as i32, subject, status: 0 });
+        self.force(tid, signal, Info { code: code.cast_signed(), subject, status: 0 });
     }
 
     /// Whether a thread has ended.

@@ -238,7 +238,7 @@ impl Kernel {
             Cause::Violation(Violation::BeyondFile) | Cause::Io => (nr::SIGBUS, nr::BUS_ADRERR),
             Cause::OutOfMemory => (nr::SIGKILL, 0),
         };
-        self.force(tid, signal, Info { code: code as i32, subject: address, status: 0 });
+        self.force(tid, signal, Info { code: code.cast_signed(), subject: address, status: 0 });
     }
 
     /// Sends a signal that the thread cannot go on without: who refuses it dies.

@@ -39,12 +39,11 @@ impl Kernel {
         close_on_exec: bool,
     ) -> Answer {
         let descriptors = &mut self.process(tid).descriptors;
-        let free = (least..).find(|&at| descriptors.get(at).is_none_or(Option::is_none));
-        let at = free.expect("numbers do not end");
-        if at >= DESCRIPTORS_MAX {
+        let mut all = least..DESCRIPTORS_MAX;
+        let Some(at) = all.find(|&at| descriptors.get(at).is_none_or(Option::is_none)) else {
             self.release(open);
             return Err(Errno::EMFILE.into());
-        }
+        };
         if descriptors.len() <= at {
             descriptors.resize(at + 1, None);
         }
@@ -155,7 +154,7 @@ impl Kernel {
             nr::SEEK_END => size,
             _ => return Err(Errno::EINVAL.into()),
         };
-        let to = base.checked_add_signed(by).filter(|&to| to <= i64::MAX as u64);
+        let to = base.checked_add_signed(by).filter(|&to| i64::try_from(to).is_ok());
         let to = to.ok_or(Errno::EINVAL)?;
         self.files.opens[id].offset = to;
         Ok(to)
@@ -205,7 +204,7 @@ impl Kernel {
             let frame = self.file_frame(tid, file, bytes, count, Way::FromProgram)?;
             self.pc.memory.write(frame, within, &[0; PAGE_BYTES as usize][within as usize..]);
         }
-        let at = self.at();
+        let at = crate::kernel::now();
         let spaces = self.tasks.spaces.iter_mut().flatten().map(|slot| &mut slot.space);
         self.vm.truncate(at, self.pc, file, bytes, spaces).map_err(|_| Errno::EFBIG)?;
         self.pump();
@@ -356,7 +355,7 @@ impl Kernel {
         for number in 0..count {
             let at = entries.wrapping_add(number * 8);
             let word = self.word_in(tid, at)?;
-            let (descriptor, wanted) = (word as u32 as i32, (word >> 32) as u16);
+            let (descriptor, wanted) = ((word as u32).cast_signed(), (word >> 32) as u16);
             let found = if descriptor < 0 { 0 } else { self.readiness(tid, descriptor, wanted) };
             self.copy_out(tid, at.wrapping_add(6), &found.to_le_bytes())?;
             ready += u64::from(found != 0);
@@ -366,14 +365,16 @@ impl Kernel {
         }
         let deadline = match milliseconds as i32 {
             ..0 => u64::MAX,
-            limit => self.deadline_once(tid, limit as u64 * 1_000_000),
+            limit => self.deadline_once(tid, u64::from(limit.cast_unsigned()) * 1_000_000),
         };
         Err(Halt::Wait(Wait::Poll, deadline))
     }
 
     fn readiness(&mut self, tid: Tid, descriptor: i32, wanted: u16) -> u16 {
         let (input, output) = (nr::POLLIN as u16, nr::POLLOUT as u16);
-        let Ok(id) = self.open_file(tid, descriptor as u64) else { return nr::POLLNVAL as u16 };
+        let Ok(id) = self.open_file(tid, u64::from(descriptor.cast_unsigned())) else {
+            return nr::POLLNVAL as u16;
+        };
         match self.files.opens[id].object {
             Object::PipeOut(pipe) => {
                 let pipe = &self.files.pipes[pipe];

@@ -22,12 +22,12 @@ impl Kernel {
                 self.futex_wait(tid, address, key, value as u32, timeout, absolute)
             }
             nr::FUTEX_WAKE | nr::FUTEX_WAKE_BITSET => Ok(self.futex_wake(key, value as u32)),
-            nr::FUTEX_REQUEUE => self.futex_requeue(tid, key, value, timeout, second),
+            nr::FUTEX_REQUEUE => Ok(self.futex_requeue(tid, key, value, timeout, second)),
             nr::FUTEX_CMP_REQUEUE => {
                 if self.half_in(tid, address)? != bits as u32 {
                     return Err(Errno::EAGAIN.into());
                 }
-                self.futex_requeue(tid, key, value, timeout, second)
+                Ok(self.futex_requeue(tid, key, value, timeout, second))
             }
             _ => Err(Errno::ENOSYS.into()),
         }
@@ -66,12 +66,11 @@ impl Kernel {
         if self.half_in(tid, address)? != value {
             return Err(Errno::EAGAIN.into());
         }
-        let deadline = match timeout {
-            0 => u64::MAX,
-            _ => {
-                let time = self.time_in(tid, timeout)?;
-                if absolute { time } else { self.deadline_once(tid, time) }
-            }
+        let deadline = if timeout == 0 {
+            u64::MAX
+        } else {
+            let time = self.time_in(tid, timeout)?;
+            if absolute { time } else { self.deadline_once(tid, time) }
         };
         Err(Halt::Wait(Wait::Futex(key), deadline))
     }
@@ -89,7 +88,7 @@ impl Kernel {
         woken.len() as u64
     }
 
-    fn futex_requeue(&mut self, tid: Tid, key: FutexKey, wake: u64, move_: u64, to: u64) -> Answer {
+    fn futex_requeue(&mut self, tid: Tid, key: FutexKey, wake: u64, move_: u64, to: u64) -> u64 {
         let woken = self.futex_wake(key, wake as u32);
         let target = self.futex_key(tid, to);
         let waits = |state| state == State::Waiting(Wait::Futex(key));
@@ -99,7 +98,7 @@ impl Kernel {
             thread.state = State::Waiting(Wait::Futex(target));
             moved += 1;
         }
-        Ok(woken + moved)
+        woken + moved
     }
 
     /// Wakes who waits at a private word of a thread's memory, as who joins it does.

@@ -39,7 +39,7 @@ impl Kernel {
         tid: Tid,
         mut change: impl FnMut(&mut Kernel, At, &mut AddressSpace) -> Result<T, Refused>,
     ) -> Result<T, Halt> {
-        let at = self.at();
+        let at = crate::kernel::now();
         let slot = self.process(tid).space;
         // Ends: each turn after the first had frames freed for it.
         loop {
@@ -64,15 +64,14 @@ impl Kernel {
     /// # Errors
     /// If it must wait for a write, or nothing can be evicted.
     pub(crate) fn make_room(&mut self) -> Result<(), Halt> {
-        let at = self.at();
+        let at = crate::kernel::now();
         let room = self.vm.make_room(at, self.pc);
         self.pump();
         match room {
-            Room::Made => Ok(()),
             Room::After(request) if self.under_way[request.0 as usize] => {
                 Err(Halt::Wait(Wait::Request(request), u64::MAX))
             }
-            Room::After(_) => Ok(()),
+            Room::Made | Room::After(_) => Ok(()),
             Room::None => Err(Errno::ENOMEM.into()),
         }
     }
@@ -94,11 +93,14 @@ impl Kernel {
         }
         let pages = pages_in(bytes).ok_or(Errno::ENOMEM)?;
         let page = VirtAddr(address).page_up();
-        let place = match flags {
-            _ if flags & nr::MAP_FIXED_NOREPLACE != 0 => Place::FixedFree(page),
-            _ if fixed => Place::Fixed(page),
-            _ if address != 0 => Place::Hint(page),
-            _ => Place::Anywhere,
+        let place = if flags & nr::MAP_FIXED_NOREPLACE != 0 {
+            Place::FixedFree(page)
+        } else if fixed {
+            Place::Fixed(page)
+        } else if address != 0 {
+            Place::Hint(page)
+        } else {
+            Place::Anywhere
         };
         let rights = rights(protection)?;
         let anonymous = flags & nr::MAP_ANONYMOUS != 0;
@@ -447,7 +449,7 @@ impl Kernel {
         let nameless = core::mem::take(&mut self.files.nameless);
         let (kept, gone): (Vec<_>, Vec<_>) = nameless.into_iter().partition(|&f| is_mapped(f));
         self.files.nameless = kept;
-        let at = self.at();
+        let at = crate::kernel::now();
         for file in gone {
             self.vm.forget(at, self.pc, file);
         }

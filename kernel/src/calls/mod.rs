@@ -260,7 +260,7 @@ impl Kernel {
                 self.tasks.threads[tid].clear_tid = a[0];
                 Ok(tid.into())
             }
-            nr::__NR_arch_prctl => self.set_base(context, a[0], a[1]),
+            nr::__NR_arch_prctl => system::set_base(context, a[0], a[1]),
             nr::__NR_sched_yield => self.yield_now(tid),
             nr::__NR_getpgrp => Ok(self.process(tid).group.into()),
             nr::__NR_getpgid => self.process_group(tid, a[0] as Tid),
@@ -283,5 +283,5 @@ impl Kernel {
 }
 
 /// The directory that a process is in.
-const AT_FDCWD: u64 = nr::AT_FDCWD as u64;
+const AT_FDCWD: u64 = i64::cast_unsigned(nr::AT_FDCWD as i64);
 const SIGCHLD: u64 = nr::SIGCHLD as u64;

@@ -77,7 +77,7 @@ impl Kernel {
 
     fn fork_space(&mut self, tid: Tid) -> Result<usize, Halt> {
         let slot = self.process(tid).space;
-        let at = self.at();
+        let at = crate::kernel::now();
         // Ends: each turn after the first had frames freed for it.
         loop {
             let parent = self.tasks.spaces[slot].as_mut().expect("a thread has a space");
@@ -212,7 +212,7 @@ impl Kernel {
         }
         let space = self.tasks.spaces[slot].take().expect("it was used").space;
         self.note_tables(&space);
-        let at = self.at();
+        let at = crate::kernel::now();
         self.pc.load(at.cpu, None, self.vm.kernel_root());
         self.vm.destroy(at, self.pc, space);
         self.forget_unmapped();
@@ -243,7 +243,7 @@ impl Kernel {
             End::Exit(code) => (nr::CLD_EXITED, u32::from(code)),
             End::Signal(signal) => (nr::CLD_KILLED, signal),
         };
-        let info = Info { code: status.0 as i32, subject: process.into(), status: status.1 };
+        let info = Info { code: status.0.cast_signed(), subject: process.into(), status: status.1 };
         self.send_to_process(parent, nr::SIGCHLD, info);
         self.wake_parent(parent);
     }

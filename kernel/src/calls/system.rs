@@ -28,7 +28,6 @@ impl Kernel {
             nr::__NR_getrlimit => self.limit(tid, 0, a[0], 0, a[1]),
             nr::__NR_prlimit64 => self.limit(tid, a[0], a[1], a[2], a[3]),
             nr::__NR_sched_getaffinity => self.affinity(tid, a[1], a[2]),
-            nr::__NR_sched_setaffinity => Ok(0),
             nr::__NR_getcpu => {
                 let cpu = crate::arch::cpu::id();
                 if a[0] == 0 {
@@ -37,23 +36,27 @@ impl Kernel {
                     self.copy_out(tid, a[0], &cpu.to_le_bytes()).map(|()| 0)
                 }
             }
-            // Everybody is root.
-            nr::__NR_getuid
+            // Everybody is root; permissions, times and limits are as they are; advice is taken by
+            // doing nothing.
+            nr::__NR_sched_setaffinity
+            | nr::__NR_getuid
             | nr::__NR_geteuid
             | nr::__NR_getgid
             | nr::__NR_getegid
             | nr::__NR_setuid
             | nr::__NR_setgid
-            | nr::__NR_getsid => Ok(0),
-            nr::__NR_chmod
+            | nr::__NR_getsid
+            | nr::__NR_chmod
             | nr::__NR_fchmod
             | nr::__NR_fchmodat
             | nr::__NR_chown
             | nr::__NR_fchown
             | nr::__NR_fchownat
-            | nr::__NR_utimensat => Ok(0),
-            nr::__NR_set_robust_list | nr::__NR_fadvise64 | nr::__NR_setrlimit => Ok(0),
-            nr::__NR_prctl => Ok(0),
+            | nr::__NR_utimensat
+            | nr::__NR_set_robust_list
+            | nr::__NR_fadvise64
+            | nr::__NR_setrlimit
+            | nr::__NR_prctl => Ok(0),
             // Programs ask for these and manage without.
             nr::__NR_rseq | nr::__NR_clone3 | nr::__NR_statx => Err(Errno::ENOSYS.into()),
             _ => return None,
@@ -146,17 +149,17 @@ impl Kernel {
         self.copy_out(tid, to, &all.to_le_bytes())?;
         Ok(8)
     }
+}
 
-    /// `arch_prctl`: the bases of the two segment registers that thread-local memory goes by.
-    pub(crate) fn set_base(&mut self, context: &mut Context, code: u64, address: u64) -> Answer {
-        if address >= vellum_mm::spaces::layout::USER_END.0 {
-            return Err(Errno::EPERM.into());
-        }
-        match code {
-            0x1001 => context.gs_base = address, // ARCH_SET_GS
-            0x1002 => context.fs_base = address, // ARCH_SET_FS
-            _ => return Err(Halt::Errno(Errno::EINVAL)),
-        }
-        Ok(0)
+/// `arch_prctl`: the bases of the two segment registers that thread-local memory goes by.
+pub(crate) fn set_base(context: &mut Context, code: u64, address: u64) -> Answer {
+    if address >= vellum_mm::spaces::layout::USER_END.0 {
+        return Err(Errno::EPERM.into());
     }
+    match code {
+        0x1001 => context.gs_base = address, // ARCH_SET_GS
+        0x1002 => context.fs_base = address, // ARCH_SET_FS
+        _ => return Err(Halt::Errno(Errno::EINVAL)),
+    }
+    Ok(0)
 }

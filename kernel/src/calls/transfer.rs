@@ -177,7 +177,7 @@ impl Kernel {
         count: u64,
         way: Way,
     ) -> Result<Frame, Halt> {
-        let now = self.at();
+        let now = crate::kernel::now();
         // Ends: each turn after the first follows a request that was done at once.
         loop {
             if core::mem::take(&mut self.tasks.threads[tid].io_failed) {
@@ -194,7 +194,6 @@ impl Kernel {
             self.reclaim_in_background();
             match outcome {
                 FileOutcome::Done(Some(frame)) => return Ok(frame),
-                FileOutcome::Done(None) => return Err(Errno::EIO.into()),
                 FileOutcome::Wait(request) if self.under_way[request.0 as usize] => {
                     return Err(Halt::Wait(Wait::Request(request), u64::MAX));
                 }
@@ -203,7 +202,7 @@ impl Kernel {
                 FileOutcome::Failed(Cause::Violation(Violation::BeyondFile)) => {
                     return Err(Errno::EFBIG.into());
                 }
-                FileOutcome::Failed(_) => return Err(Errno::EIO.into()),
+                FileOutcome::Done(None) | FileOutcome::Failed(_) => return Err(Errno::EIO.into()),
             }
         }
     }
@@ -348,9 +347,10 @@ impl Kernel {
             let base = self.word_in(tid, vectors.wrapping_add(number * 16))?;
             let bytes = self.word_in(tid, vectors.wrapping_add(number * 16 + 8))?;
             if bytes > 0 {
-                return match write {
-                    true => self.write(tid, descriptor, base, bytes, None),
-                    false => self.read(tid, descriptor, base, bytes, None),
+                return if write {
+                    self.write(tid, descriptor, base, bytes, None)
+                } else {
+                    self.read(tid, descriptor, base, bytes, None)
                 };
             }
         }

@@ -24,6 +24,7 @@ pub(crate) enum Object {
 
 /// An open file.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of open(2)")]
 pub(crate) struct Open {
     /// What it is.
     pub(crate) object: Object,
