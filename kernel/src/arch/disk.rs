@@ -1,0 +1,292 @@
+//! Disks: virtio block devices on the PCI bus.
+//!
+//! Virtio 1.2, 5.2. A request is a header, the frames to move and a byte of status, chained by
+//! descriptors; the queue and the transport are the crate `virtio-drivers`'. Nothing waits: what is
+//! done is asked by [`poll`](Disk::poll), and an interrupt says when that is worth it.
+//!
+//! Invariant: header, status and frames of a request stay where they are until the device has returned
+//! it, since the device reads and writes them at any time.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+
+use bitflags::bitflags;
+use vellum_mm::addr::{Frame, PAGE_BYTES};
+use virtio_drivers::queue::VirtQueue;
+use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction, PciRoot};
+use virtio_drivers::transport::pci::{PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, virtio_device_type};
+use virtio_drivers::transport::{DeviceType, Transport};
+use virtio_drivers::{BufferDirection, Hal};
+
+use super::{PhysicalMemory, cpu, paging, pci, trap};
+
+/// Requests that can be under way: a power of two, and more than the parts of the longest request.
+const REQUESTS: usize = 128;
+/// Frames of the longest request.
+pub(crate) const FRAMES_MAX: usize = 64;
+/// What the device counts in.
+const SECTOR_BYTES: u64 = 512;
+/// The only queue.
+const QUEUE: u16 = 0;
+
+bitflags! {
+    /// What device and driver agree on.
+    #[derive(Clone, Copy, Debug)]
+    struct Features: u64 {
+        /// The disk refuses writes.
+        const READ_ONLY = 1 << 5;
+        /// A descriptor can stand for a list of them, so that a long request takes no more room.
+        const INDIRECT = 1 << 28;
+        /// The standard, and not what came before it.
+        const VERSION_1 = 1 << 32;
+    }
+}
+
+/// A disk.
+pub(crate) struct Disk {
+    queue: VirtQueue<Dma, REQUESTS>,
+    transport: PciTransport,
+    pending: [Option<Box<Pending>>; REQUESTS],
+    bytes: u64,
+    read_only: bool,
+    interrupts: bool,
+}
+
+/// A request that the device has.
+struct Pending {
+    id: u64,
+    write: bool,
+    header: Header,
+    status: u8,
+    frames: Vec<Frame>,
+}
+
+/// How a request begins.
+#[repr(C)]
+struct Header {
+    kind: u32,
+    reserved: u32,
+    sector: u64,
+}
+
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+const DONE: u8 = 0;
+
+/// No more requests fit; some will have been done sooner or later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Full;
+
+/// The device could not do what was asked: beyond its end, a write to a disk that is read-only, or its
+/// medium failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DiskError;
+
+/// All disks of the machine. Once, at boot.
+pub(super) fn find() -> Vec<Disk> {
+    let mut root = pci::root();
+    let is_disk =
+        |found: &(DeviceFunction, _)| virtio_device_type(&found.1) == Some(DeviceType::Block);
+    let found: Vec<_> = root.enumerate_bus(0).filter(is_disk).collect();
+    let mut disks = Vec::new();
+    for (device, _) in found {
+        match Disk::new(&mut root, device, disks.len()) {
+            Ok(disk) => disks.push(disk),
+            Err(error) => println!("the disk at PCI {device} cannot be used: {error}"),
+        }
+    }
+    disks
+}
+
+impl Disk {
+    fn new(
+        root: &mut PciRoot<pci::Ports>,
+        device: DeviceFunction,
+        number: usize,
+    ) -> Result<Disk, virtio_drivers::Error> {
+        pci::enable(root, device);
+        let transport = PciTransport::new::<Dma, _>(root, device);
+        let mut transport = transport.map_err(|_| virtio_drivers::Error::Unsupported)?;
+        let features = transport.begin_init(Features::all());
+        let capacity = |offset| transport.read_config_space::<u32>(offset).map(u64::from);
+        let sectors = capacity(0)? | capacity(4)? << 32;
+        let indirect = features.contains(Features::INDIRECT);
+        let queue = VirtQueue::new(&mut transport, QUEUE, indirect, false)?;
+        let interrupts = number < usize::from(trap::DEVICE_LAST - trap::DEVICE_FIRST)
+            && use_message(root, device, trap::DEVICE_FIRST + number as u8);
+        transport.finish_init();
+        Ok(Disk {
+            queue,
+            transport,
+            pending: [const { None }; REQUESTS],
+            bytes: sectors * SECTOR_BYTES,
+            read_only: features.contains(Features::READ_ONLY),
+            interrupts,
+        })
+    }
+
+    /// Bytes of the disk.
+    pub(crate) const fn capacity_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether it refuses writes.
+    pub(crate) const fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Whether the first processor is interrupted when a request is done
+    /// ([`Interrupt::Device`](super::user::Interrupt::Device)); if not, someone must poll.
+    pub(crate) const fn interrupts(&self) -> bool {
+        self.interrupts
+    }
+
+    /// Starts moving `frames`, one after another, to the disk (`write`) or from it, at `first_byte` of
+    /// the disk. `id` is told back by [`poll`](Disk::poll).
+    ///
+    /// # Errors
+    /// If no more requests fit now.
+    ///
+    /// # Panics
+    /// If there is no frame or more than [`FRAMES_MAX`], `first_byte` is not a multiple of 512, or a
+    /// frame is not usable RAM.
+    pub(crate) fn submit(
+        &mut self,
+        id: u64,
+        write: bool,
+        first_byte: u64,
+        frames: &[Frame],
+    ) -> Result<(), Full> {
+        assert!((1..=FRAMES_MAX).contains(&frames.len()), "a request of {} frames", frames.len());
+        assert!(first_byte.is_multiple_of(SECTOR_BYTES), "a request at byte {first_byte}");
+        let kind = if write { WRITE } else { READ };
+        let mut pending = Box::new(Pending {
+            id,
+            write,
+            header: Header { kind, reserved: 0, sector: first_byte / SECTOR_BYTES },
+            status: !DONE,
+            frames: frames.to_vec(),
+        });
+        let queue = &mut self.queue;
+        // SAFETY: header and status are in a box that is kept until `poll` gets the request back. The
+        // frames' bytes are lent to nobody but devices and programs (`PhysicalMemory`).
+        let token = pending.lend(|inputs, outputs| unsafe { queue.add(inputs, outputs) });
+        let token = token.map_err(|_| Full)?;
+        self.pending[usize::from(token)] = Some(pending);
+        if self.queue.should_notify() {
+            self.transport.notify(QUEUE);
+        }
+        Ok(())
+    }
+
+    /// The next request that is done, if one is: its `id`, and how it went.
+    pub(crate) fn poll(&mut self) -> Option<(u64, Result<(), DiskError>)> {
+        let token = self.queue.peek_used()?;
+        let pending = self.pending.get_mut(usize::from(token)).and_then(Option::take);
+        let mut pending = pending.expect("the device returns what it was given");
+        let queue = &mut self.queue;
+        // SAFETY: these are the buffers that were added under this token.
+        let popped =
+            pending.lend(|inputs, outputs| unsafe { queue.pop_used(token, inputs, outputs) });
+        popped.expect("the request is the next one used");
+        // SAFETY: the field is initialised; the device has written it.
+        let status = unsafe { (&raw const pending.status).read_volatile() };
+        Some((pending.id, if status == DONE { Ok(()) } else { Err(DiskError) }))
+    }
+}
+
+impl Pending {
+    /// Calls `with` with what the device reads and what it writes, in order.
+    fn lend<T>(
+        &mut self,
+        with: impl for<'a> FnOnce(&'a [&'a [u8]], &'a mut [&'a mut [u8]]) -> T,
+    ) -> T {
+        const BYTES: usize = PAGE_BYTES as usize;
+        let header = (&raw const self.header).cast::<u8>();
+        // SAFETY: a header is plain words without padding.
+        let header = unsafe { core::slice::from_raw_parts(header, size_of::<Header>()) };
+        let status = core::slice::from_mut(&mut self.status);
+        let frame = |frame: &Frame| PhysicalMemory.pointer(*frame);
+        if self.write {
+            let mut inputs = Vec::with_capacity(FRAMES_MAX + 1);
+            inputs.push(header);
+            // SAFETY: frames are mapped for ever, and the slices are only asked where they are.
+            let lend = |at| unsafe { core::slice::from_raw_parts(at, BYTES) };
+            inputs.extend(self.frames.iter().map(|f| lend(frame(f).cast_const())));
+            return with(&inputs, &mut [status]);
+        }
+        let mut outputs = Vec::with_capacity(FRAMES_MAX + 1);
+        // SAFETY: as above; the device alone writes through them.
+        let lend = |at| unsafe { core::slice::from_raw_parts_mut(at, BYTES) };
+        outputs.extend(self.frames.iter().map(|f| lend(frame(f))));
+        outputs.push(status);
+        with(&[header], &mut outputs)
+    }
+}
+
+/// Makes the device announce by `vector` what it has done; whether it can.
+///
+/// The crate leaves interrupts alone, so the queue's message is chosen here, in the structure of
+/// registers that virtio 1.2, 4.1.4.3, describes.
+fn use_message(root: &mut PciRoot<pci::Ports>, device: DeviceFunction, vector: u8) -> bool {
+    const VENDOR: u8 = 9;
+    const QUEUE_SELECT: usize = 22;
+    const QUEUE_MESSAGE: usize = 26;
+    const BYTES: u64 = 56;
+    let common = root.capabilities(device).find(|capability| {
+        capability.id == VENDOR
+            && (capability.private_header >> 8) as u8 == VIRTIO_PCI_CAP_COMMON_CFG
+    });
+    let Some(common) = common else { return false };
+    let bar = pci::Ports.read_word(device, common.offset + 4) as u8;
+    let offset = pci::Ports.read_word(device, common.offset + 8);
+    let Some(registers) = pci::map_bar(root, device, bar, offset, BYTES) else { return false };
+    if !pci::message(root, device, cpu::apic_of(0), vector) {
+        return false;
+    }
+    let register = |at: usize| registers.wrapping_add(at).cast::<u16>();
+    // SAFETY: the structure is mapped, and nobody else uses the device yet.
+    unsafe { register(QUEUE_SELECT).write_volatile(QUEUE) };
+    // SAFETY: as above; message 0 exists.
+    unsafe { register(QUEUE_MESSAGE).write_volatile(0) };
+    // SAFETY: as above. The device answers 0xffff if it has no message left.
+    unsafe { register(QUEUE_MESSAGE).read_volatile() == 0 }
+}
+
+/// How the queue gets memory and addresses.
+struct Dma;
+
+/// Pages of the heap, aligned to pages.
+fn layout(pages: usize) -> core::alloc::Layout {
+    let page = PAGE_BYTES as usize;
+    core::alloc::Layout::from_size_align(pages * page, page).expect("a queue has a few pages")
+}
+
+// SAFETY: memory comes from the heap, zeroed and aligned; addresses are the direct map's, where every
+// buffer lies in one piece; device registers are mapped for good.
+unsafe impl Hal for Dma {
+    fn dma_alloc(pages: usize, _: BufferDirection) -> (u64, NonNull<u8>) {
+        // SAFETY: the layout is not empty: a queue has at least a page.
+        let memory = unsafe { alloc::alloc::alloc_zeroed(layout(pages)) };
+        let memory = NonNull::new(memory).expect("the heap has room for queues");
+        (paging::physical(memory.as_ptr()), memory)
+    }
+
+    unsafe fn dma_dealloc(_: u64, memory: NonNull<u8>, pages: usize) -> i32 {
+        // SAFETY: it was allocated by `dma_alloc` with the same number of pages.
+        unsafe { alloc::alloc::dealloc(memory.as_ptr(), layout(pages)) };
+        0
+    }
+
+    unsafe fn mmio_phys_to_virt(physical: u64, bytes: usize) -> NonNull<u8> {
+        let registers = paging::map_device(physical, bytes as u64);
+        NonNull::new(registers).expect("devices are in the upper half")
+    }
+
+    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> u64 {
+        paging::physical(buffer.cast::<u8>().as_ptr())
+    }
+
+    unsafe fn unshare(_: u64, _: NonNull<[u8]>, _: BufferDirection) {}
+}
