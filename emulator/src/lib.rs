@@ -8,5 +8,7 @@
 
 pub mod archive;
 pub mod console;
+pub mod image;
 pub mod programs;
+pub mod qemu;
 pub mod system;
