@@ -19,7 +19,35 @@ extern crate alloc;
 #[macro_use]
 mod arch;
 #[cfg(image)]
+mod calls;
+#[cfg(image)]
+mod disks;
+#[cfg(image)]
+mod exec;
+#[cfg(image)]
+mod fault;
+#[cfg(image)]
+mod files;
+#[cfg(image)]
+mod kernel;
+#[cfg(image)]
+mod memory_map;
+#[cfg(image)]
+mod options;
+#[cfg(image)]
+mod pc;
+#[cfg(image)]
+mod report;
+#[cfg(image)]
+mod run;
+#[cfg(image)]
 mod selftest;
+#[cfg(image)]
+mod signals;
+#[cfg(image)]
+mod tasks;
+#[cfg(image)]
+mod words;
 
 #[cfg(not(image))]
 fn main() {
@@ -32,15 +60,33 @@ fn main() {
 
 /// Called on the first processor when the machine is ready.
 #[cfg(image)]
-fn start(hardware: arch::Hardware) -> ! {
+fn start(mut hardware: arch::Hardware) -> ! {
     if selftest::asked(&hardware, "selftest") {
         selftest::run(hardware);
     }
-    panic!("nothing to run: the command line asks for no `selftest`");
+    let options = match options::Options::parse(hardware.command_line) {
+        Ok(options) => options,
+        Err(why) => report::refuse(&why),
+    };
+    hardware.cpus.truncate(options.cpus.unwrap_or(u32::MAX) as usize);
+    let (path, start) = exec::Start::of(&options.program);
+    let mut kernel = match kernel::Kernel::new(&mut hardware, options) {
+        Ok(kernel) => kernel,
+        Err(why) => report::refuse(&why),
+    };
+    if let Err(why) = kernel.start_first(&path, start) {
+        report::refuse(&why);
+    }
+    kernel::install(kernel);
+    arch::smp::start_all(&hardware);
+    run::serve()
 }
 
 /// Called on each other processor when it is ready.
 #[cfg(image)]
 fn secondary(cpu: u32) -> ! {
+    if kernel::is_installed() {
+        run::serve()
+    }
     selftest::secondary(cpu)
 }

@@ -250,7 +250,7 @@ impl Search<'_> {
         say: &mut dyn FnMut(Progress),
     ) -> Result<Tried, LabError> {
         let base = self.unlimited.expect("tried first");
-        let mut low = vellum_mm::vm::FRAMES_MIN - 1; // never holds: it cannot be tried
+        let mut low = vellum_mm::config::FRAMES_MIN - 1; // never holds: it cannot be tried
         let mut high = (base.memory_bytes / PAGE_BYTES) as u32 * 9 / 8 + 64;
         let mut best = self.try_memory(Some(high), say)?;
         // Ends: each doubling is nearer to the memory in which nothing is ever evicted.

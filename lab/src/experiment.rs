@@ -9,11 +9,11 @@ use vellum_machine::profile::Profile;
 use vellum_machine::ram::{Ram, RamError};
 use vellum_machine::sim::Sim;
 use vellum_mm::addr::PAGE_BYTES;
+use vellum_mm::config::{BootError, FRAMES_MIN};
 use vellum_mm::objects::file::Warmth;
 use vellum_mm::objects::store::Tunables;
 use vellum_mm::objects::swap::SwapConfig;
 use vellum_mm::replace::{Choice, SettingError};
-use vellum_mm::vm::{BootError, FRAMES_MIN};
 use vellum_mm::{Config, Vm};
 use vellum_trace::event::{Meta, Summary};
 use vellum_trace::{Reader, TraceError};
@@ -294,7 +294,7 @@ impl Experiment {
             ..Config::new(frames)
         };
         let vm = Vm::new(&config, &sim).map_err(|error| match error {
-            BootError::TooSmall | BootError::BadWatermarks => {
+            BootError::TooSmall | BootError::BadWatermarks | BootError::BadHoles => {
                 LabError::TooSmall(u64::from(frames) * PAGE_BYTES)
             }
             BootError::NeedsString => LabError::NeedsString(self.policy.clone()),

@@ -15,6 +15,7 @@
 //! spaces/                         address spaces; one file a verb
 //! reclaim/                        when to evict and how
 //! fault/                          why an access was refused, and how to satisfy it
+//! config                          what a memory manager is made for
 //! vm                              the façade
 //! check                           whether all records agree, for tests
 //! ```
@@ -30,6 +31,7 @@ extern crate alloc;
 pub mod account;
 pub mod addr;
 pub mod check;
+pub mod config;
 pub mod event;
 pub mod fault;
 pub mod frames;
@@ -42,7 +44,8 @@ pub mod spaces;
 pub mod translate;
 pub mod vm;
 
-pub use vm::{Config, Vm};
+pub use config::Config;
+pub use vm::Vm;
 
 #[cfg(test)]
 extern crate std;

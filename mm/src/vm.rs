@@ -13,6 +13,7 @@
 //! ```
 
 use crate::addr::{FileRef, Frame, PAGE_BYTES, Pages, VirtAddr};
+use crate::config::{BootError, Config, FRAMES_MIN};
 use crate::event::Counts;
 use crate::fault::{self, Attempt, Cause, Outcome, Violation};
 use crate::frames::census::Census;
@@ -27,12 +28,11 @@ use crate::objects::groups::Groups;
 use crate::objects::io::{IoOutcome, Request, RequestId, Requests};
 use crate::objects::page_cache::{self, Find};
 use crate::objects::readahead::Asked;
-use crate::objects::store::Tunables;
-use crate::objects::swap::{Swap, SwapConfig};
+use crate::objects::swap::Swap;
 use crate::objects::writeback::{self, Written};
 use crate::reclaim::working_set::Used;
 use crate::reclaim::{self, Background, Room};
-use crate::replace::{Choice, Parameters, Replacement};
+use crate::replace::{Parameters, Replacement};
 use crate::spaces::advise::{self, Advise};
 use crate::spaces::layout::Layout;
 use crate::spaces::map::{self, Map, Refused};
@@ -40,63 +40,6 @@ use crate::spaces::remap::{self, Move};
 use crate::spaces::vma::Rights;
 use crate::spaces::{AddressSpace, fork, lock, protect, unmap};
 use crate::translate::x86_64 as x86;
-
-/// What a [`Vm`] is made for.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Frames of physical memory.
-    pub frames: u32,
-    /// Processors, which are numbered from 0.
-    pub cpus: u32,
-    /// Watermarks; those of Linux if `None`.
-    pub watermarks: Option<Watermarks>,
-    /// The swap device.
-    pub swap: SwapConfig,
-    /// The replacement policy, with its settings.
-    pub policy: Choice,
-    /// What chance starts from, in policies that play.
-    pub seed: u64,
-    /// Fault-around and read-ahead.
-    pub tunables: Tunables,
-    /// I/O requests that can be under way at once.
-    pub requests: u32,
-    /// Groups of frames with an order of eviction each; 0 is global replacement.
-    pub groups: u16,
-}
-
-impl Config {
-    /// A machine of `frames` frames with one processor, no swap, and Clock.
-    pub fn new(frames: u32) -> Config {
-        Config {
-            frames,
-            cpus: 1,
-            watermarks: None,
-            swap: SwapConfig::NONE,
-            policy: Choice::of("clock"),
-            seed: 0,
-            tunables: Tunables::default(),
-            requests: 1024,
-            groups: 0,
-        }
-    }
-}
-
-/// Why no memory manager can be made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BootError {
-    /// Too few frames for the kernel's own tables.
-    TooSmall,
-    /// The policy needs to know the future, or decides how many frames a process gets: it can be run
-    /// on a recorded string of references only.
-    NeedsString,
-    /// The watermarks are out of order or beyond the number of frames.
-    BadWatermarks,
-    /// No processor, or no room for a single request.
-    NoCpus,
-}
-
-/// The least frames that a [`Vm`] can manage: its own tables and one address space's.
-pub const FRAMES_MIN: u32 = 8;
 
 /// A memory manager.
 pub struct Vm {
@@ -107,25 +50,27 @@ pub struct Vm {
 impl Vm {
     /// A memory manager for `machine`, all of whose frames are free.
     pub fn new<M: Machine>(config: &Config, machine: &M) -> Result<Vm, BootError> {
-        if config.frames < FRAMES_MIN {
+        let memory = config.usable().ok_or(BootError::BadHoles)?;
+        let count = memory.iter().map(|range| range.end.index() - range.start.index()).sum();
+        if count < FRAMES_MIN as usize {
             return Err(BootError::TooSmall);
         }
         if config.cpus == 0 || config.requests == 0 {
             return Err(BootError::NoCpus);
         }
-        let count = config.frames as usize;
         let watermarks = config.watermarks.unwrap_or_else(|| Watermarks::for_frames(count));
         if !watermarks.fit(count) {
             return Err(BootError::BadWatermarks);
         }
-        let frames = Frames::new(config.frames, config.cpus, watermarks);
+        let frames = Frames::new(&memory, config.cpus, watermarks);
         let at = At::default();
         let out = |NoMemory| BootError::TooSmall;
         let zero = frames.alloc(at, machine, Reserve::Dip).map_err(out)?;
         frames.table.lock(zero).begin(Kind::Reserved);
         machine.zero(zero);
         let kernel = x86::new_kernel_root(&frames, at, machine).map_err(out)?;
-        let parameters = Parameters { seed: config.seed, ..Parameters::new(count) };
+        let parameters =
+            Parameters { seed: config.seed, ..Parameters::new(config.frames as usize) };
         let order = config.policy.make(&parameters);
         if matches!(order, Replacement::Foreseen(_) | Replacement::Sizing(_)) {
             return Err(BootError::NeedsString);
@@ -135,9 +80,15 @@ impl Vm {
         let mut store = Store::new(frames, order, swap, requests, config.tunables, zero);
         if config.groups > 0 {
             let orders = (0..config.groups).map(|_| config.policy.make(&parameters));
-            store.groups = Some(Groups::new(count, orders));
+            store.groups = Some(Groups::new(config.frames as usize, orders));
         }
         Ok(Vm { store, kernel })
+    }
+
+    /// The top-level table whose upper half all spaces share. A world that runs in that half adds its
+    /// own entries before it makes the first space.
+    pub fn kernel_root(&self) -> Frame {
+        self.kernel
     }
 
     /// The physical side, for its numbers.

@@ -32,7 +32,7 @@ fn without_tests(text: &str) -> &str {
 }
 
 /// The layers of `mm`: a module uses only lower numbers, or its own.
-const LAYERS: [(&str, u32); 17] = [
+const LAYERS: [(&str, u32); 18] = [
     ("addr", 0),
     ("event", 0),
     ("machine", 0),
@@ -45,6 +45,7 @@ const LAYERS: [(&str, u32); 17] = [
     ("spaces", 4),
     ("reclaim", 5),
     ("fault", 6),
+    ("config", 7),
     ("vm", 7),
     ("check", 8),
     ("testing", 8),

@@ -12,6 +12,7 @@ pub mod table;
 pub mod zone;
 
 use alloc::boxed::Box;
+use core::ops::Range;
 
 use self::buddy::Buddy;
 use self::rmap::Nodes;
@@ -35,12 +36,19 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// `count` frames from number 0, all free, and per-CPU lists for `cpus` processors.
-    pub fn new(count: u32, cpus: u32, watermarks: Watermarks) -> Frames {
-        let mut buddy = Buddy::new(Frame(0), count as usize);
-        buddy.add(Frame(0)..Frame(count));
+    /// The frames of `memory`, which are all free, and per-CPU lists for `cpus` processors. Numbers
+    /// below the last that are in no range are holes.
+    ///
+    /// # Panics
+    /// If ranges overlap, or the watermarks do not [fit](Watermarks::fit).
+    pub fn new(memory: &[Range<Frame>], cpus: u32, watermarks: Watermarks) -> Frames {
+        let count = memory.iter().map(|range| range.end.index()).max().unwrap_or(0);
+        let mut buddy = Buddy::new(Frame(0), count);
+        for range in memory {
+            buddy.add(range.clone());
+        }
         Frames {
-            table: FrameTable::new(count as usize),
+            table: FrameTable::new(count),
             zone: Zone::new(buddy, cpus, watermarks),
             nodes: Nodes::new(),
             counters: (0..cpus).map(|_| Counters::default()).collect(),

@@ -1,0 +1,152 @@
+//! Calls about the system, its limits, and what a process used.
+
+use linux_raw_sys::general as nr;
+use vellum_mm::addr::PAGE_BYTES;
+
+use super::{Answer, Arguments, Errno, Halt};
+use crate::arch::user::Context;
+use crate::kernel::Kernel;
+use crate::tasks::Tid;
+use crate::words::Words;
+
+impl Kernel {
+    pub(crate) fn call_system(
+        &mut self,
+        tid: Tid,
+        number: u32,
+        a: &Arguments,
+    ) -> Option<Answer> {
+        Some(match number {
+            nr::__NR_nanosleep => self.sleep(tid, a[0], a[1], false),
+            nr::__NR_clock_nanosleep => {
+                let absolute = a[1] & u64::from(nr::TIMER_ABSTIME) != 0;
+                self.sleep(tid, a[2], a[3], absolute)
+            }
+            nr::__NR_clock_gettime => self.clock(tid, a[0], a[1]),
+            nr::__NR_clock_getres => self.clock_resolution(tid, a[0], a[1]),
+            nr::__NR_gettimeofday => self.time_of_day(tid, a[0]),
+            nr::__NR_getrusage => self.usage(tid, a[0] as i32, a[1]),
+            nr::__NR_getrandom => self.get_random(tid, a[0], a[1]),
+            nr::__NR_uname => self.names(tid, a[0]),
+            nr::__NR_sysinfo => self.information(tid, a[0]),
+            nr::__NR_getrlimit => self.limit(tid, 0, a[0], 0, a[1]),
+            nr::__NR_prlimit64 => self.limit(tid, a[0], a[1], a[2], a[3]),
+            nr::__NR_sched_getaffinity => self.affinity(tid, a[1], a[2]),
+            nr::__NR_sched_setaffinity => Ok(0),
+            nr::__NR_getcpu => {
+                let cpu = crate::arch::cpu::id();
+                if a[0] == 0 { Ok(0) } else { self.copy_out(tid, a[0], &cpu.to_le_bytes()).map(|()| 0) }
+            }
+            // Everybody is root.
+            nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid
+            | nr::__NR_setuid | nr::__NR_setgid | nr::__NR_getsid => Ok(0),
+            nr::__NR_chmod | nr::__NR_fchmod | nr::__NR_fchmodat | nr::__NR_chown
+            | nr::__NR_fchown | nr::__NR_fchownat | nr::__NR_utimensat => Ok(0),
+            nr::__NR_set_robust_list | nr::__NR_fadvise64 | nr::__NR_setrlimit => Ok(0),
+            nr::__NR_prctl => Ok(0),
+            // Programs ask for these and manage without.
+            nr::__NR_rseq | nr::__NR_clone3 | nr::__NR_statx => Err(Errno::ENOSYS.into()),
+            _ => return None,
+        })
+    }
+
+    fn usage(&mut self, tid: Tid, who: i32, to: u64) -> Answer {
+        let process = self.process(tid);
+        let (minor, major, peak) = match who {
+            0 | 1 => (process.minor, process.major, process.peak_resident),
+            -1 => (process.children_faults.0, process.children_faults.1, 0),
+            _ => return Err(Errno::EINVAL.into()),
+        };
+        let slot = self.process(tid).space;
+        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let peak = peak.max(space.resident_peak());
+        let mut words = Words::default();
+        // Two times; then sizes in KiB of which only the peak is kept; then faults.
+        words.zeros(32).u64(peak * PAGE_BYTES / 1024).zeros(24).u64(minor).u64(major);
+        words.zeros(144 - words.bytes().len());
+        self.copy_out(tid, to, words.bytes())?;
+        Ok(0)
+    }
+
+    fn get_random(&mut self, tid: Tid, to: u64, bytes: u64) -> Answer {
+        let mut buffer = [0; 256];
+        let count = bytes.min(buffer.len() as u64) as usize;
+        self.random(&mut buffer[..count]);
+        self.copy_out(tid, to, &buffer[..count])?;
+        Ok(count as u64)
+    }
+
+    fn names(&mut self, tid: Tid, to: u64) -> Answer {
+        let mut words = Words::default();
+        let version = concat!("#1 Vellum ", env!("CARGO_PKG_VERSION"));
+        // A release that C libraries accept.
+        for name in ["Linux", "vellum", "6.1.0-vellum", version, "x86_64", "(none)"] {
+            words.put(name.as_bytes()).zeros(65 - name.len());
+        }
+        self.copy_out(tid, to, words.bytes())?;
+        Ok(0)
+    }
+
+    fn information(&mut self, tid: Tid, to: u64) -> Answer {
+        let store = self.vm.store();
+        let zone = store.frames.zone();
+        let swap_slots = u64::from(store.swap.config().slots);
+        let free_slots = swap_slots - u64::from(store.swap.used());
+        let (total, free) = (zone.frames_total() as u64, zone.free_frames() as u64);
+        let seconds = crate::arch::cpu::nanos() / 1_000_000_000;
+        let processes = self.tasks.processes.iter().count() as u16;
+        let mut words = Words::default();
+        words.u64(seconds).zeros(24).u64(total * PAGE_BYTES).u64(free * PAGE_BYTES).zeros(16);
+        words.u64(swap_slots * PAGE_BYTES).u64(free_slots * PAGE_BYTES).u16(processes).zeros(6);
+        words.zeros(16).u32(1).zeros(4);
+        self.copy_out(tid, to, words.bytes())?;
+        Ok(0)
+    }
+
+    fn limit(&mut self, tid: Tid, process: u64, resource: u64, new: u64, old: u64) -> Answer {
+        if process != 0 && process != u64::from(self.tasks.threads[tid].process) {
+            return Err(Errno::ESRCH.into());
+        }
+        if resource > 15 {
+            return Err(Errno::EINVAL.into());
+        }
+        if new != 0 {
+            self.word_in(tid, new)?; // limits are as they are: asked for less, nothing changes
+        }
+        let slot = self.process(tid).space;
+        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let limit = match resource as u32 {
+            nr::RLIMIT_STACK => space.layout().stack_bytes_max,
+            nr::RLIMIT_NOFILE => 1024,
+            _ => u64::MAX,
+        };
+        if old != 0 {
+            let mut words = Words::default();
+            words.u64(limit).u64(limit);
+            self.copy_out(tid, old, words.bytes())?;
+        }
+        Ok(0)
+    }
+
+    fn affinity(&mut self, tid: Tid, bytes: u64, to: u64) -> Answer {
+        if bytes < 8 {
+            return Err(Errno::EINVAL.into());
+        }
+        let all = u64::MAX >> (64 - self.pc.cpus().min(64));
+        self.copy_out(tid, to, &all.to_le_bytes())?;
+        Ok(8)
+    }
+
+    /// `arch_prctl`: the bases of the two segment registers that thread-local memory goes by.
+    pub(crate) fn set_base(&mut self, context: &mut Context, code: u64, address: u64) -> Answer {
+        if address >= vellum_mm::spaces::layout::USER_END.0 {
+            return Err(Errno::EPERM.into());
+        }
+        match code {
+            0x1001 => context.gs_base = address, // ARCH_SET_GS
+            0x1002 => context.fs_base = address, // ARCH_SET_FS
+            _ => return Err(Halt::Errno(Errno::EINVAL)),
+        }
+        Ok(0)
+    }
+}

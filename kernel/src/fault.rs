@@ -1,0 +1,283 @@
+//! Page faults of programs, and the kernel's own reach into their memory.
+//!
+//! A system call that needs a page of the program's goes the same way as the program itself: if the
+//! entry does not permit the access, the memory manager is asked as if the program had faulted. What
+//! must wait is done again from the start of the call.
+
+use alloc::vec::Vec;
+
+use linux_raw_sys::general::SIGKILL;
+use vellum_mm::account::oom::{self, Candidate};
+use vellum_mm::addr::{Frame, PAGE_BYTES, Page, VirtAddr};
+use vellum_mm::fault::{Attempt, Cause, Outcome};
+use vellum_mm::machine::Access;
+use vellum_mm::objects::io::{Direction, IoOutcome, RequestId};
+use vellum_mm::objects::store::Resident;
+use vellum_mm::reclaim::Background;
+use vellum_mm::translate::x86_64 as x86;
+
+use crate::calls::{Errno, Halt};
+use crate::kernel::Kernel;
+use crate::tasks::{End, State, Tid, Wait};
+
+impl Kernel {
+    /// Resolves a refused access of a thread.
+    ///
+    /// # Errors
+    /// [`Halt::Wait`] if a disk must work first, [`Halt::Bad`] if the program may not do that.
+    #[inline]
+    pub(crate) fn fault(&mut self, tid: Tid, address: u64, access: Access) -> Result<(), Halt> {
+        let at = self.at();
+        // Ends: each turn after the first follows a request that was done at once.
+        loop {
+            let thread = &mut self.tasks.threads[tid];
+            if core::mem::take(&mut thread.io_failed) {
+                thread.attempt = Attempt::First;
+                return Err(Halt::Bad(Cause::Io));
+            }
+            let (process, attempt) = (thread.process, thread.attempt);
+            let process = &mut self.tasks.processes[process];
+            let space = self.tasks.spaces[process.space].as_mut().expect("it has a process");
+            let space = &mut space.space;
+            let outcome =
+                self.vm.fault(at, self.pc, space, VirtAddr(address), access, attempt);
+            match outcome {
+                Outcome::Done(_) => {
+                    if attempt == (Attempt::Again { own: true }) {
+                        process.major += 1;
+                    } else {
+                        process.minor += 1;
+                    }
+                    self.tasks.threads[tid].attempt = Attempt::First;
+                    self.pump();
+                    self.reclaim_in_background();
+                    return Ok(());
+                }
+                Outcome::Wait { request, own } => {
+                    let own = own || attempt == Attempt::Again { own: true };
+                    self.tasks.threads[tid].attempt = Attempt::Again { own };
+                    self.pump();
+                    if self.under_way[request.0 as usize] {
+                        return Err(Halt::Wait(Wait::Request(request), u64::MAX));
+                    }
+                }
+                Outcome::Kill(Cause::OutOfMemory) => {
+                    self.tasks.threads[tid].attempt = Attempt::First;
+                    return Err(self.out_of_memory(tid));
+                }
+                Outcome::Kill(cause) => {
+                    self.tasks.threads[tid].attempt = Attempt::First;
+                    return Err(Halt::Bad(cause));
+                }
+            }
+        }
+    }
+
+    /// Memory is out: a process must die. Whoever needed memory tries again, or is dead.
+    pub(crate) fn out_of_memory(&mut self, tid: Tid) -> Halt {
+        self.pump();
+        let total = self.vm.store().frames.zone().frames_total() as u64;
+        let alive = self.tasks.processes.iter().filter(|(_, process)| process.ending.is_none());
+        let (tids, candidates): (Vec<Tid>, Vec<Candidate>) = alive
+            .filter_map(|(pid, process)| {
+                let space = &self.tasks.spaces[process.space].as_ref()?.space;
+                let Resident { anon, file, swapped } = space.resident(self.vm.store());
+                let resident = anon + file;
+                let tables = space.tables();
+                Some((pid, Candidate { resident, swapped, tables, adjustment: 0 }))
+            })
+            .unzip();
+        if let Some(index) = oom::choose(&candidates, total) {
+            let (victim, size) = (tids[index], candidates[index]);
+            let process = &mut self.tasks.processes[victim];
+            process.out_of_memory = true;
+            crate::report::out_of_memory(victim, &process.name, &size);
+            self.end_process(victim, End::Signal(SIGKILL));
+        }
+        // Others that die already free theirs soon; who is dead itself never comes back here.
+        if self.tasks.threads.get(tid).is_none_or(|thread| thread.state == State::Doomed) {
+            return Halt::Dead;
+        }
+        Halt::Again
+    }
+
+    /// Hands the requests that the memory manager has made to their disks.
+    pub(crate) fn pump(&mut self) {
+        while let Some(request) = self.vm.next_request() {
+            let slot = request.id.0 as usize;
+            if self.under_way.len() <= slot {
+                self.under_way.resize(slot + 1, false);
+                self.waiters.resize_with(slot + 1, Vec::new);
+            }
+            self.under_way[slot] = true;
+            if let Some(outcome) = self.disks.submit(&request, &self.files, self.pc.memory) {
+                self.complete(request.id, outcome);
+            }
+        }
+    }
+
+    /// A disk is done with a request: whoever waits for it goes on.
+    pub(crate) fn complete(&mut self, id: RequestId, outcome: IoOutcome) {
+        let at = self.at();
+        let request = self.vm.completed(at, self.pc, id, outcome);
+        self.under_way[id.0 as usize] = false;
+        let failed = outcome == IoOutcome::Failed && request.direction == Direction::Read;
+        for tid in core::mem::take(&mut self.waiters[id.0 as usize]) {
+            if let Some(thread) = self.tasks.threads.get_mut(tid) {
+                thread.io_failed = failed;
+            }
+            self.wake(tid);
+        }
+    }
+
+    /// Takes what disks have done.
+    pub(crate) fn poll_disks(&mut self) {
+        while let Some((id, outcome)) = self.disks.poll() {
+            self.complete(id, outcome);
+        }
+        self.pump();
+    }
+
+    /// Evicts ahead of need if memory is short.
+    #[inline]
+    pub(crate) fn reclaim_in_background(&mut self) {
+        if self.vm.wants_background() {
+            self.reclaim_now();
+        }
+    }
+
+    #[cold]
+    fn reclaim_now(&mut self) {
+        let at = self.at();
+        let end = self.vm.background(at, self.pc);
+        self.pump();
+        self.note_peaks();
+        if end == Background::Writing {
+            self.poll_disks();
+        }
+    }
+
+    /// Notes how much is in use, if it was never more.
+    pub(crate) fn note_peaks(&mut self) {
+        let zone = self.vm.store().frames.zone();
+        let used = (zone.frames_total() - zone.free_frames()) as u64;
+        self.peaks.frames = self.peaks.frames.max(used);
+        let slots = u64::from(self.vm.store().swap.used());
+        self.peaks.slots = self.peaks.slots.max(slots);
+    }
+
+    /// The frame that a thread's page is in, once `access` to it is permitted. The access counts as
+    /// the program's own.
+    ///
+    /// # Errors
+    /// As [`fault`](Self::fault).
+    pub(crate) fn reach(&mut self, tid: Tid, page: Page, access: Access) -> Result<Frame, Halt> {
+        // Ends: a fault that is done makes the next look succeed, unless the page was evicted between.
+        loop {
+            if let Some(frame) = self.look(tid, page, access) {
+                return Ok(frame);
+            }
+            self.fault(tid, page.address().0, access)?;
+        }
+    }
+
+    /// As [`reach`](Self::reach), if the entry permits the access as it is.
+    pub(crate) fn look(&mut self, tid: Tid, page: Page, access: Access) -> Option<Frame> {
+        if page.address().0 >= 1 << 47 {
+            return None;
+        }
+        let slot = self.process(tid).space;
+        let root = self.tasks.spaces[slot].as_ref()?.space.root();
+        let leaf = x86::find_leaf(self.pc, root, page)?;
+        let word = x86::word(self.pc, leaf, page);
+        let entry = x86::load(word);
+        if !entry.has(x86::PRESENT) || access == Access::Write && !entry.has(x86::WRITE) {
+            return None;
+        }
+        let set = if access == Access::Write { x86::ACCESSED | x86::DIRTY } else { x86::ACCESSED };
+        x86::change(word, 0, set);
+        Some(entry.frame())
+    }
+
+    /// Copies bytes from a thread's memory.
+    ///
+    /// # Errors
+    /// As [`fault`](Self::fault), with `EFAULT` for what the program may not read.
+    pub(crate) fn copy_in(&mut self, tid: Tid, address: u64, bytes: &mut [u8]) -> Result<(), Halt> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = address.checked_add(done as u64).ok_or(Errno::EFAULT)?;
+            let offset = at % PAGE_BYTES;
+            let count = (bytes.len() - done).min((PAGE_BYTES - offset) as usize);
+            let frame = self.reach(tid, VirtAddr(at).page(), Access::Read).map_err(Halt::in_call)?;
+            self.pc.memory.read(frame, offset, &mut bytes[done..done + count]);
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into a thread's memory.
+    ///
+    /// # Errors
+    /// As [`fault`](Self::fault), with `EFAULT` for what the program may not write.
+    pub(crate) fn copy_out(&mut self, tid: Tid, address: u64, bytes: &[u8]) -> Result<(), Halt> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = address.checked_add(done as u64).ok_or(Errno::EFAULT)?;
+            let offset = at % PAGE_BYTES;
+            let count = (bytes.len() - done).min((PAGE_BYTES - offset) as usize);
+            let frame =
+                self.reach(tid, VirtAddr(at).page(), Access::Write).map_err(Halt::in_call)?;
+            self.pc.memory.write(frame, offset, &bytes[done..done + count]);
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// A 64-bit word of a thread's memory.
+    ///
+    /// # Errors
+    /// As [`copy_in`](Self::copy_in).
+    pub(crate) fn word_in(&mut self, tid: Tid, address: u64) -> Result<u64, Halt> {
+        let mut bytes = [0; 8];
+        self.copy_in(tid, address, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// A 32-bit word of a thread's memory.
+    ///
+    /// # Errors
+    /// As [`copy_in`](Self::copy_in).
+    pub(crate) fn half_in(&mut self, tid: Tid, address: u64) -> Result<u32, Halt> {
+        let mut bytes = [0; 4];
+        self.copy_in(tid, address, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// A string that ends with a zero byte, without it.
+    ///
+    /// # Errors
+    /// As [`copy_in`](Self::copy_in); `ENAMETOOLONG` beyond `max` bytes.
+    pub(crate) fn string_in(
+        &mut self,
+        tid: Tid,
+        address: u64,
+        max: usize,
+    ) -> Result<Vec<u8>, Halt> {
+        let mut string = Vec::new();
+        let mut buffer = [0; 64];
+        loop {
+            let at = address.checked_add(string.len() as u64).ok_or(Errno::EFAULT)?;
+            let count = (64 - at % 64) as usize; // never across a page
+            self.copy_in(tid, at, &mut buffer[..count])?;
+            if let Some(end) = buffer[..count].iter().position(|&byte| byte == 0) {
+                string.extend_from_slice(&buffer[..end]);
+                return Ok(string);
+            }
+            string.extend_from_slice(&buffer[..count]);
+            if string.len() > max {
+                return Err(Errno::ENAMETOOLONG.into());
+            }
+        }
+    }
+}

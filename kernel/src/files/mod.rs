@@ -1,0 +1,87 @@
+//! Files: a tree of names, what is open, and pipes.
+//!
+//! Contents are the memory manager's: a file of the archive is read from it on demand through the page
+//! cache, as from a disk, and a new file lives in the page cache alone, as in tmpfs.
+
+pub(crate) mod archive;
+pub(crate) mod open;
+pub(crate) mod pipe;
+pub(crate) mod tree;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use vellum_mm::addr::{FileRef, PAGE_BYTES};
+
+pub(crate) use self::open::OpenId;
+use self::open::Opens;
+use self::pipe::Pipes;
+use self::tree::Tree;
+
+/// All of it.
+pub(crate) struct Files {
+    /// Names.
+    pub(crate) tree: Tree,
+    /// Open files.
+    pub(crate) opens: Opens,
+    /// Pipes.
+    pub(crate) pipes: Pipes,
+    /// Files without a name that are given up with their last mapping.
+    pub(crate) nameless: Vec<FileRef>,
+    /// `SysV` shared memory.
+    pub(crate) segments: BTreeMap<u32, Segment>,
+    segments_made: u32,
+    archive: &'static [u8],
+    /// By file: its bytes in the archive.
+    archived: BTreeMap<FileRef, Range<usize>>,
+}
+
+/// A piece of `SysV` shared memory.
+pub(crate) struct Segment {
+    /// Its name for others; 0 for none.
+    pub(crate) key: u32,
+    /// Its contents.
+    pub(crate) file: FileRef,
+    /// Its length.
+    pub(crate) pages: u64,
+}
+
+impl Files {
+    /// The files of an archive.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub(crate) fn new(archive: &'static [u8]) -> Result<Files, String> {
+        Ok(Files {
+            tree: archive::unpack(archive)?,
+            opens: Opens::default(),
+            pipes: Pipes::default(),
+            nameless: Vec::new(),
+            segments: BTreeMap::new(),
+            segments_made: 0,
+            archive,
+            archived: BTreeMap::new(),
+        })
+    }
+
+    /// Adds shared memory; its identifier.
+    pub(crate) fn add_segment(&mut self, key: u32, file: FileRef, pages: u64) -> u32 {
+        self.segments_made += 1;
+        self.segments.insert(self.segments_made, Segment { key, file, pages });
+        self.segments_made
+    }
+
+    /// Says where in the archive the contents of `file` are.
+    pub(crate) fn add_archived(&mut self, file: FileRef, bytes: Range<usize>) {
+        self.archived.insert(file, bytes);
+    }
+
+    /// The bytes of page `index` of a file of the archive; fewer than a page at its end.
+    pub(crate) fn archived_page(&self, file: FileRef, index: u64) -> Option<&'static [u8]> {
+        let all = &self.archive[self.archived.get(&file)?.clone()];
+        let start = (index * PAGE_BYTES).min(all.len() as u64) as usize;
+        Some(&all[start..all.len().min(start + PAGE_BYTES as usize)])
+    }
+}

@@ -1,0 +1,325 @@
+//! The tree of names: directories, files, symbolic links and a few devices.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use linux_raw_sys::general as nr;
+use vellum_mm::addr::FileRef;
+
+use crate::calls::Errno;
+
+/// Identifies what a name leads to.
+pub(crate) type NodeId = usize;
+
+/// The directory that all others are in.
+pub(crate) const ROOT: NodeId = 0;
+/// Symbolic links followed on one path at the most.
+const LINKS_MAX: u32 = 40;
+/// Bytes of one name at the most.
+const NAME_MAX: usize = 255;
+
+/// What a name can lead to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Names in it, and the directory that it is in.
+    Directory(BTreeMap<Vec<u8>, NodeId>, NodeId),
+    /// A file of the archive that nobody has opened yet: its bytes there.
+    Archived(Range<usize>),
+    /// A file that the memory manager knows; one of the archive may not be written.
+    File(FileRef, Writable),
+    /// A symbolic link.
+    Link(Vec<u8>),
+    /// A device.
+    Device(Device),
+}
+
+/// Whether contents can change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Writable {
+    /// They are in memory.
+    Yes,
+    /// They are in the archive.
+    No,
+}
+
+/// What there is besides files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Device {
+    /// Ends at once and swallows all.
+    Null,
+    /// Zeros.
+    Zero,
+    /// Numbers drawn from the seed.
+    Random,
+    /// The serial line.
+    Console,
+}
+
+/// What a name leads to.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    /// Which kind of thing.
+    pub(crate) kind: Kind,
+    /// Permissions; shown, not enforced, as everybody is root.
+    pub(crate) permissions: u32,
+    /// Names that lead to it.
+    pub(crate) links: u32,
+    /// Open files that refer to it.
+    pub(crate) opens: u32,
+}
+
+/// The tree.
+pub(crate) struct Tree {
+    nodes: Vec<Option<Node>>,
+}
+
+impl core::ops::Index<NodeId> for Tree {
+    type Output = Node;
+
+    /// # Panics
+    /// If there is no such node.
+    fn index(&self, node: NodeId) -> &Node {
+        self.nodes[node].as_ref().expect("a node in use")
+    }
+}
+
+impl core::ops::IndexMut<NodeId> for Tree {
+    /// # Panics
+    /// If there is no such node.
+    fn index_mut(&mut self, node: NodeId) -> &mut Node {
+        self.nodes[node].as_mut().expect("a node in use")
+    }
+}
+
+impl Default for Tree {
+    fn default() -> Tree {
+        let kind = Kind::Directory(BTreeMap::new(), ROOT);
+        Tree { nodes: alloc::vec![Some(Node { kind, permissions: 0o755, links: 1, opens: 0 })] }
+    }
+}
+
+impl Tree {
+    /// Names in a directory, in order, with what they lead to.
+    ///
+    /// # Errors
+    /// `ENOTDIR`.
+    pub(crate) fn names(&self, directory: NodeId) -> Result<&BTreeMap<Vec<u8>, NodeId>, Errno> {
+        match &self[directory].kind {
+            Kind::Directory(names, _) => Ok(names),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    fn names_mut(&mut self, directory: NodeId) -> Result<&mut BTreeMap<Vec<u8>, NodeId>, Errno> {
+        match &mut self[directory].kind {
+            Kind::Directory(names, _) => Ok(names),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// The directory that a directory is in.
+    ///
+    /// # Errors
+    /// `ENOTDIR`.
+    pub(crate) fn above(&self, directory: NodeId) -> Result<NodeId, Errno> {
+        match self[directory].kind {
+            Kind::Directory(_, above) => Ok(above),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// Follows `path` from `from`; a symbolic link at its end only if `follow`.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `ELOOP`, `ENAMETOOLONG`.
+    pub(crate) fn find(&self, from: NodeId, path: &[u8], follow: bool) -> Result<NodeId, Errno> {
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        self.walk(from, path, follow, &mut 0)
+    }
+
+    fn walk(
+        &self,
+        from: NodeId,
+        path: &[u8],
+        follow: bool,
+        links: &mut u32,
+    ) -> Result<NodeId, Errno> {
+        let mut at = if path.first() == Some(&b'/') { ROOT } else { from };
+        let must_be_directory = path.last() == Some(&b'/');
+        let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).peekable();
+        while let Some(name) = names.next() {
+            let last = names.peek().is_none();
+            let next = self.step(at, name)?;
+            at = match &self[next].kind {
+                Kind::Link(to) if !last || follow || must_be_directory => {
+                    *links += 1;
+                    if *links > LINKS_MAX {
+                        return Err(Errno::ELOOP);
+                    }
+                    self.walk(at, to, true, links)?
+                }
+                _ => next,
+            };
+        }
+        if must_be_directory {
+            self.names(at)?;
+        }
+        Ok(at)
+    }
+
+    fn step(&self, at: NodeId, name: &[u8]) -> Result<NodeId, Errno> {
+        let names = self.names(at)?;
+        match name {
+            b"." => Ok(at),
+            b".." => self.above(at),
+            _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
+            _ => names.get(name).copied().ok_or(Errno::ENOENT),
+        }
+    }
+
+    /// The directory of a path's last name, and that name.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); `EEXIST` if the path ends in no name, as `/` and `..` do.
+    pub(crate) fn place<'a>(&self, from: NodeId, path: &'a [u8]) -> Result<(NodeId, &'a [u8]), Errno> {
+        let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+        let trimmed = &path[..end];
+        let start = trimmed.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        let (above, name) = trimmed.split_at(start);
+        match name {
+            b"" if path.is_empty() => Err(Errno::ENOENT),
+            b"" | b"." | b".." => Err(Errno::EEXIST),
+            _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
+            _ if above.is_empty() => Ok((from, name)),
+            _ => Ok((self.find(from, above, true)?, name)),
+        }
+    }
+
+    /// Adds something under a new name.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOTDIR`.
+    pub(crate) fn add(
+        &mut self,
+        directory: NodeId,
+        name: &[u8],
+        kind: Kind,
+        permissions: u32,
+    ) -> Result<NodeId, Errno> {
+        if self.names(directory)?.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        let node = Some(Node { kind, permissions, links: 1, opens: 0 });
+        let free = self.nodes.iter().position(Option::is_none);
+        let id = free.unwrap_or(self.nodes.len());
+        if id == self.nodes.len() {
+            self.nodes.push(node);
+        } else {
+            self.nodes[id] = node;
+        }
+        self.names_mut(directory)?.insert(name.to_vec(), id);
+        Ok(id)
+    }
+
+    /// Adds an empty directory.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(crate) fn add_directory(
+        &mut self,
+        above: NodeId,
+        name: &[u8],
+        permissions: u32,
+    ) -> Result<NodeId, Errno> {
+        self.add(above, name, Kind::Directory(BTreeMap::new(), above), permissions)
+    }
+
+    /// Takes a name away; what it led to.
+    ///
+    /// # Errors
+    /// `ENOENT`; `ENOTDIR`, `EISDIR` and `ENOTEMPTY` as `directory` says what is expected.
+    pub(crate) fn remove(&mut self, above: NodeId, name: &[u8], directory: bool) -> Result<NodeId, Errno> {
+        let node = *self.names(above)?.get(name).ok_or(Errno::ENOENT)?;
+        match &self[node].kind {
+            Kind::Directory(names, _) if directory && names.is_empty() => {}
+            Kind::Directory(..) if directory => return Err(Errno::ENOTEMPTY),
+            Kind::Directory(..) => return Err(Errno::EISDIR),
+            _ if directory => return Err(Errno::ENOTDIR),
+            _ => {}
+        }
+        self.names_mut(above)?.remove(name);
+        self[node].links -= 1;
+        Ok(node)
+    }
+
+    /// Gives a thing another name, in place of what has that name.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `EISDIR`, `ENOTEMPTY`; `EINVAL` to move a directory into itself.
+    pub(crate) fn rename(
+        &mut self,
+        (from, old): (NodeId, &[u8]),
+        (to, new): (NodeId, &[u8]),
+    ) -> Result<Option<NodeId>, Errno> {
+        let node = *self.names(from)?.get(old).ok_or(Errno::ENOENT)?;
+        let is_directory = matches!(self[node].kind, Kind::Directory(..));
+        let mut above = to;
+        while is_directory && above != ROOT {
+            if above == node {
+                return Err(Errno::EINVAL);
+            }
+            above = self.above(above)?;
+        }
+        let replaced = match self.names(to)?.get(new) {
+            Some(&same) if same == node => return Ok(None),
+            Some(_) => Some(self.remove(to, new, is_directory)?),
+            None => None,
+        };
+        self.names_mut(from)?.remove(old);
+        self.names_mut(to)?.insert(new.to_vec(), node);
+        if let Kind::Directory(_, above) = &mut self[node].kind {
+            *above = to;
+        }
+        Ok(replaced)
+    }
+
+    /// Gives up a node that has neither names nor opens any more; its kind.
+    pub(crate) fn reap(&mut self, node: NodeId) -> Option<Kind> {
+        let unused = self[node].links == 0 && self[node].opens == 0;
+        if unused { self.nodes[node].take().map(|node| node.kind) } else { None }
+    }
+
+    /// The absolute path of a directory.
+    ///
+    /// # Errors
+    /// `ENOENT` if it has none any more.
+    pub(crate) fn path_of(&self, mut directory: NodeId) -> Result<Vec<u8>, Errno> {
+        let mut parts: Vec<&[u8]> = Vec::new();
+        while directory != ROOT {
+            let above = self.above(directory)?;
+            let names = self.names(above)?;
+            let own = names.iter().find(|&(_, &node)| node == directory).ok_or(Errno::ENOENT)?;
+            parts.push(own.0);
+            directory = above;
+        }
+        if parts.is_empty() {
+            return Ok(b"/".to_vec());
+        }
+        Ok(parts.iter().rev().flat_map(|part| [b"/", *part]).flatten().copied().collect())
+    }
+}
+
+impl Kind {
+    /// The type bits of `st_mode`.
+    pub(crate) fn type_bits(&self) -> u32 {
+        match self {
+            Kind::Directory(..) => nr::S_IFDIR,
+            Kind::Archived(_) | Kind::File(..) => nr::S_IFREG,
+            Kind::Link(_) => nr::S_IFLNK,
+            Kind::Device(_) => nr::S_IFCHR,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! From what the firmware calls RAM to frames and holes.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use vellum_mm::addr::{Frame, PAGE_BYTES};
+
+/// Memory for the memory manager.
+pub(crate) struct MemoryMap {
+    /// Frames, numbered from 0, up to the last usable one.
+    pub(crate) frames: u32,
+    /// What of them is not usable.
+    pub(crate) holes: Vec<Range<Frame>>,
+}
+
+/// The frames of `ranges`, which are in bytes and in order; no more than `limit` bytes of them.
+pub(crate) fn usable(ranges: &[Range<u64>], limit: Option<u64>) -> MemoryMap {
+    let mut left = limit.map_or(u64::MAX, |bytes| bytes / PAGE_BYTES);
+    let mut holes = Vec::new();
+    let mut next = 0;
+    for range in ranges {
+        let start = range.start.div_ceil(PAGE_BYTES);
+        let end = (range.end / PAGE_BYTES).min(start.saturating_add(left)).min(u32::MAX.into());
+        if start >= end {
+            continue;
+        }
+        left -= end - start;
+        if start > next {
+            holes.push(Frame(next as u32)..Frame(start as u32));
+        }
+        next = end;
+    }
+    MemoryMap { frames: next as u32, holes }
+}

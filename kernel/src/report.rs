@@ -1,0 +1,233 @@
+//! What the machine says of itself: lines of JSON that begin with `@`, between those of programs.
+
+use alloc::string::String;
+
+use vellum_mm::account::oom::Candidate;
+use vellum_mm::addr::PAGE_BYTES;
+use vellum_mm::spaces::AddressSpace;
+
+use crate::arch::{console, cpu};
+use crate::kernel::Kernel;
+use crate::tasks::{End, Process, Tid};
+
+/// A process that has ended.
+pub(crate) struct ProcessReport {
+    pid: Tid,
+    name: String,
+    minor: u64,
+    major: u64,
+    peak_resident: u64,
+    end: End,
+    out_of_memory: bool,
+}
+
+impl ProcessReport {
+    /// Of a process whose threads are gone.
+    pub(crate) fn of(pid: Tid, process: &Process) -> ProcessReport {
+        ProcessReport {
+            pid,
+            name: process.name.clone(),
+            minor: process.minor,
+            major: process.major,
+            peak_resident: process.peak_resident,
+            end: process.ended.unwrap_or(End::Exit(0)),
+            out_of_memory: process.out_of_memory,
+        }
+    }
+}
+
+/// A line in the making.
+#[derive(Default)]
+struct Line(String);
+
+impl Line {
+    fn put(&mut self, text: core::fmt::Arguments<'_>) {
+        use core::fmt::Write as _;
+        // A string takes everything.
+        let _ = self.0.write_fmt(text);
+    }
+}
+
+/// Text within quotes of JSON.
+struct Quoted<'a>(&'a str);
+
+impl core::fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        use core::fmt::Write as _;
+        f.write_char('"')?;
+        for char in self.0.chars() {
+            match char {
+                '"' | '\\' => write!(f, "\\{char}")?,
+                '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(char))?,
+                _ => f.write_char(char)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// Says whom the lack of memory killed.
+pub(crate) fn out_of_memory(pid: Tid, name: &str, size: &Candidate) {
+    let Candidate { resident, swapped, tables, .. } = *size;
+    println!(
+        "@{{\"event\":\"out_of_memory\",\"pid\":{pid},\"command\":{},\"resident_bytes\":{},\
+         \"swap_bytes\":{},\"table_bytes\":{}}}",
+        Quoted(name),
+        resident * PAGE_BYTES,
+        swapped * PAGE_BYTES,
+        tables * PAGE_BYTES
+    );
+}
+
+/// Says why nothing can be run, and ends the machine.
+pub(crate) fn refuse(why: &str) -> ! {
+    println!("@{{\"event\":\"refused\",\"why\":{}}}", Quoted(why));
+    console::exit(EXIT_REFUSED)
+}
+
+/// What the machine exits with after it has run to its end.
+const EXIT_DONE: u8 = 0x10;
+/// What it exits with if it could not do what was asked.
+const EXIT_REFUSED: u8 = 0x12;
+
+impl Kernel {
+    /// Notes how large the page tables of a space were.
+    pub(crate) fn note_tables(&mut self, space: &AddressSpace) {
+        self.peaks.tables = self.peaks.tables.max(space.tables_peak());
+    }
+
+    /// Prints a line of counters if it is time for one.
+    pub(crate) fn show_counters(&mut self) {
+        let now = cpu::nanos();
+        let period = self.options.counters_nanos;
+        if period == 0 || now < self.shown + period {
+            return;
+        }
+        self.shown = now;
+        self.note_peaks();
+        let counts = self.vm.counts();
+        let zone = self.vm.store().frames.zone();
+        println!(
+            "@{{\"event\":\"counters\",\"ns\":{},\"minor\":{},\"major\":{},\"evicted\":{},\
+             \"swapped_out\":{},\"swapped_in\":{},\"free_bytes\":{}}}",
+            now - self.started,
+            counts.minor,
+            counts.major,
+            counts.evicted,
+            counts.swapped_out,
+            counts.swapped_in,
+            zone.free_frames() as u64 * PAGE_BYTES
+        );
+    }
+
+    /// Ends every process and the machine, and tells what came of it all.
+    pub(crate) fn stop(&mut self) -> ! {
+        let code = self.stopping.unwrap_or(0);
+        self.end_all();
+        let leaks = self.leaks();
+        self.report(leaks);
+        println!("@{{\"event\":\"exit\",\"code\":{code}}}");
+        console::exit(EXIT_DONE)
+    }
+
+    fn report(&mut self, leaks: Option<String>) {
+        self.note_peaks();
+        let mut text = Line::default();
+        let c = self.vm.counts();
+        let zone = self.vm.store().frames.zone();
+        text.put(format_args!(
+            "@{{\"event\":\"report\",\"machine\":{{\"memory_bytes\":{},\"frames\":{},\"cpus\":{},\
+             \"swap_bytes\":{}}},",
+            zone.frames_total() as u64 * PAGE_BYTES,
+            zone.frames_total(),
+            self.pc.cpus(),
+            u64::from(self.vm.store().swap.config().slots) * PAGE_BYTES
+        ));
+        text.put(format_args!(
+            "\"faults\":{{\"minor\":{},\"major\":{},\"by_kind\":{{\"zero_page\":{},\"zero_fill\":{},\
+             \"file_map\":{},\"file_fill\":{},\"swap_in\":{},\"copy_on_write\":{},\"reuse\":{},\
+             \"make_dirty\":{},\"spurious\":{},\"violation\":{}}}}},",
+            c.minor,
+            c.major,
+            c.zero_page,
+            c.zero_fill,
+            c.file_map,
+            c.file_fill,
+            c.swap_in + c.swap_cached,
+            c.copy_on_write,
+            c.reuse,
+            c.make_dirty,
+            c.spurious,
+            c.violation
+        ));
+        text.put(format_args!(
+            "\"reclaim\":{{\"scanned\":{},\"evicted\":{},\"written\":{},\"swapped_in\":{},\
+             \"swapped_out\":{},\"file_read\":{},\"direct\":{}}},",
+            c.scanned, c.evicted, c.written, c.swapped_in, c.swapped_out, c.file_read, c.direct_reclaims
+        ));
+        text.put(format_args!(
+            "\"memory\":{{\"peak_used_bytes\":{},\"peak_page_table_bytes\":{},\"peak_swap_bytes\":{}}},",
+            self.peaks.frames * PAGE_BYTES,
+            self.peaks.tables * PAGE_BYTES,
+            self.peaks.slots * PAGE_BYTES
+        ));
+        text.put(format_args!("\"time\":{{\"virtual_ns\":{}}},\"processes\":[", cpu::nanos() - self.started));
+        for (number, process) in self.gone.iter().enumerate() {
+            let comma = if number > 0 { "," } else { "" };
+            let (kind, value) = match process.end {
+                End::Exit(code) => ("exit", u32::from(code)),
+                End::Signal(signal) => ("signal", signal),
+            };
+            let end = if process.out_of_memory {
+                String::from("out of memory")
+            } else {
+                alloc::format!("{kind} {value}")
+            };
+            text.put(format_args!(
+                "{comma}{{\"pid\":{},\"command\":{},\"minor\":{},\"major\":{},\
+                 \"peak_resident_bytes\":{},\"exit\":{}}}",
+                process.pid,
+                Quoted(&process.name),
+                process.minor,
+                process.major,
+                process.peak_resident * PAGE_BYTES,
+                Quoted(&end)
+            ));
+        }
+        match leaks {
+            None => text.put(format_args!("],\"leaked\":null}}")),
+            Some(what) => text.put(format_args!("],\"leaked\":{}}}", Quoted(&what))),
+        }
+        println!("{}", text.0);
+    }
+
+    /// Ends what still lives, and lets disks finish.
+    fn end_all(&mut self) {
+        let alive: alloc::vec::Vec<Tid> = self.tasks.processes.iter().map(|(pid, _)| pid).collect();
+        for pid in alive {
+            let process = &self.tasks.processes[pid];
+            if process.ending.is_none() {
+                self.end_process(pid, End::Signal(9));
+            }
+        }
+        while self.disks.under_way() > 0 {
+            self.poll_disks();
+        }
+    }
+
+    /// What is still in use although nobody is left, apart from what files keep cached.
+    fn leaks(&mut self) -> Option<String> {
+        self.forget_unmapped();
+        if self.tasks.spaces.iter().any(Option::is_some) {
+            return None; // other processors have not let go of theirs
+        }
+        let (census, boot) = (self.vm.census(), self.boot);
+        let total = census.free + census.used();
+        let anonymous = census.anon - boot.anon;
+        let tables = census.tables - boot.tables;
+        let lost = boot.free + boot.used() - total;
+        (anonymous + tables + lost > 0).then(|| {
+            alloc::format!("{anonymous} anonymous frames, {tables} tables, {lost} frames lost")
+        })
+    }
+}

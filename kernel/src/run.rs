@@ -1,0 +1,309 @@
+//! What a processor does all day: lets threads run, and serves what stops them.
+
+use alloc::boxed::Box;
+
+use spin::MutexGuard;
+use vellum_mm::machine::Access;
+
+use crate::arch::user::{self, Context, Interrupt, Trap};
+use crate::arch::{cpu, timer};
+use crate::calls::{Answer, Errno, Halt};
+use crate::kernel::{self, Kernel};
+use crate::signals::Info;
+use crate::tasks::{Redo, State, Tid};
+
+/// How long a thread runs while others want to.
+const SLICE_NANOS: u64 = 10_000_000;
+/// How often a processor without work looks at disks and clocks.
+const IDLE_NANOS: u64 = 1_000_000;
+
+/// Serves for ever; ends the machine when the first process has ended.
+pub(crate) fn serve() -> ! {
+    let mut kernel = kernel::get().lock();
+    let mut period = 0;
+    loop {
+        if kernel.stopping.is_some() {
+            kernel.stop();
+        }
+        kernel.poll_disks();
+        kernel.poll_console();
+        kernel.wake_sleepers(cpu::nanos());
+        let Some(tid) = kernel.ready.pop_front() else {
+            set_timer(&mut period, IDLE_NANOS);
+            kernel = idle(kernel);
+            continue;
+        };
+        set_timer(&mut period, SLICE_NANOS);
+        let thread = &mut kernel.tasks.threads[tid];
+        thread.state = State::Running(cpu::id());
+        let context = thread.context.take().expect("a thread that does not run has its registers");
+        kernel = run(kernel, tid, context);
+    }
+}
+
+fn set_timer(period: &mut u64, wanted: u64) {
+    if *period != wanted {
+        *period = wanted;
+        timer::every(wanted);
+    }
+}
+
+/// Waits until something may have happened.
+fn idle(mut kernel: MutexGuard<'static, Kernel>) -> MutexGuard<'static, Kernel> {
+    let cpu = cpu::id();
+    let root = kernel.vm.kernel_root();
+    kernel.pc.load(cpu, None, root);
+    if kernel.disks.under_way() > 0 {
+        // The answer comes sooner than the timer.
+        drop(kernel);
+        core::hint::spin_loop();
+        return kernel::get().lock();
+    }
+    kernel.idle |= 1 << cpu;
+    drop(kernel);
+    cpu::idle();
+    let mut kernel = kernel::get().lock();
+    kernel.idle &= !(1 << cpu);
+    kernel
+}
+
+/// Lets one thread run until it waits, ends, or has had its turn.
+fn run(
+    mut kernel: MutexGuard<'static, Kernel>,
+    tid: Tid,
+    mut context: Box<Context>,
+) -> MutexGuard<'static, Kernel> {
+    let cpu = cpu::id();
+    let pc = kernel.pc;
+    let mut goes_on = kernel.resume(tid, &mut context);
+    while goes_on {
+        kernel.load_space(cpu, tid);
+        drop(kernel);
+        // Ends: every trap but the plainest goes through the kernel's lock.
+        pc.enter_ring_3(cpu);
+        let trap = user::run(&mut context);
+        pc.leave_ring_3(cpu);
+        kernel = kernel::get().lock();
+        goes_on = kernel.serve_trap(tid, &mut context, trap);
+    }
+    if let Some(thread) = kernel.tasks.threads.get_mut(tid)
+        && thread.context.is_none()
+    {
+        thread.context = Some(context);
+    }
+    kernel
+}
+
+impl Kernel {
+    /// Lets this processor translate as a thread's process does.
+    #[inline]
+    fn load_space(&mut self, cpu: u32, tid: Tid) {
+        let slot = self.process(tid).space;
+        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        self.pc.load(cpu, Some(space.id()), space.root());
+    }
+
+    /// Serves what stopped a thread; whether it goes on at once.
+    #[inline]
+    fn serve_trap(&mut self, tid: Tid, context: &mut Context, trap: Trap) -> bool {
+        if self.tasks.threads[tid].state == State::Doomed {
+            self.remove_thread(tid);
+            return false;
+        }
+        let goes_on = match trap {
+            Trap::Syscall => {
+                let answer = self.call(tid, context);
+                self.answer(tid, context, answer)
+            }
+            Trap::PageFault { address, access, .. } => self.serve_fault(tid, address, access),
+            Trap::Interrupt(interrupt) => self.serve_interrupt(tid, interrupt),
+            Trap::Exception { vector, .. } => {
+                self.serve_exception(tid, context, vector);
+                !self.is_gone(tid)
+            }
+        };
+        goes_on && (self.signal_due(tid).is_none() || self.resume(tid, context))
+    }
+
+    fn serve_fault(&mut self, tid: Tid, address: u64, access: Access) -> bool {
+        match self.fault(tid, address, access) {
+            Ok(()) => true,
+            Err(halt) => self.halt_access(tid, address, access, halt),
+        }
+    }
+
+    /// What becomes of a thread whose access has not succeeded.
+    #[cold]
+    fn halt_access(&mut self, tid: Tid, address: u64, access: Access, halt: Halt) -> bool {
+        let thread = self.tasks.threads.get_mut(tid);
+        match (thread, halt) {
+            (None, _) | (_, Halt::Dead) => false,
+            (Some(thread), Halt::Wait(wait, deadline)) => {
+                thread.redo = Redo::Access(address, access);
+                self.wait(tid, wait, deadline);
+                false
+            }
+            (Some(thread), Halt::Again) => {
+                thread.redo = Redo::Access(address, access);
+                thread.state = State::Ready;
+                self.make_ready(tid);
+                false
+            }
+            (Some(_), Halt::Bad(cause)) => {
+                self.send_fault(tid, cause, address);
+                !self.is_gone(tid)
+            }
+            (Some(_), halt) => unreachable!("an access does not end in {halt:?}"),
+        }
+    }
+
+    fn serve_interrupt(&mut self, tid: Tid, interrupt: Interrupt) -> bool {
+        match interrupt {
+            Interrupt::Timer => {
+                self.poll_disks();
+                self.poll_console();
+                self.wake_sleepers(cpu::nanos());
+                self.show_counters();
+                if self.ready.is_empty() {
+                    return true;
+                }
+                self.tasks.threads[tid].state = State::Ready;
+                self.make_ready(tid);
+                false
+            }
+            Interrupt::Device(_) => {
+                self.poll_disks();
+                true
+            }
+            Interrupt::Shootdown | Interrupt::Spurious => true,
+        }
+    }
+
+    /// A program did what only a signal can answer (Intel SDM volume 3A, table 6-1).
+    fn serve_exception(&mut self, tid: Tid, context: &Context, vector: u8) {
+        use linux_raw_sys::general as nr;
+        let (signal, code, subject) = match vector {
+            0 => (nr::SIGFPE, nr::FPE_INTDIV, context.rip),
+            1 | 3 => (nr::SIGTRAP, 128, context.rip),
+            6 => (nr::SIGILL, nr::ILL_ILLOPN, context.rip),
+            16 | 19 => (nr::SIGFPE, nr::FPE_FLTINV, context.rip),
+            17 => (nr::SIGBUS, nr::BUS_ADRALN, 0),
+            _ => (nr::SIGSEGV, 128, 0), // SI_KERNEL
+        };
+        self.force(tid, signal, Info { code: code as i32, subject, status: 0 });
+    }
+
+    /// Whether a thread has ended.
+    fn is_gone(&self, tid: Tid) -> bool {
+        self.tasks.threads.get(tid).is_none()
+    }
+
+    /// Stores what a call answers; whether the thread goes on at once.
+    #[inline]
+    fn answer(&mut self, tid: Tid, context: &mut Context, answer: Answer) -> bool {
+        let value = match answer {
+            Ok(value) => value,
+            Err(Halt::Errno(errno)) => u64::from(errno.0).wrapping_neg(),
+            Err(halt) => return self.halt_call(tid, halt),
+        };
+        context.rax = value;
+        self.tasks.threads[tid].end_call();
+        true
+    }
+
+    #[cold]
+    fn halt_call(&mut self, tid: Tid, halt: Halt) -> bool {
+        let Some(thread) = self.tasks.threads.get_mut(tid) else { return false };
+        match halt {
+            Halt::Wait(wait, deadline) => {
+                thread.redo = Redo::Call;
+                self.wait(tid, wait, deadline);
+                false
+            }
+            Halt::Again => {
+                thread.redo = Redo::Call;
+                thread.state = State::Ready;
+                self.make_ready(tid);
+                false
+            }
+            Halt::Interrupted => {
+                thread.redo = Redo::Call;
+                true
+            }
+            Halt::Replaced => {
+                thread.end_call();
+                true
+            }
+            Halt::Dead => false,
+            Halt::Bad(_) | Halt::Errno(_) => unreachable!("calls turn these into numbers"),
+        }
+    }
+
+    /// Does what a thread must before ring 3: goes on with what had to wait, and handles signals.
+    /// Whether it can run.
+    fn resume(&mut self, tid: Tid, context: &mut Context) -> bool {
+        self.load_space(cpu::id(), tid);
+        let child_tid = core::mem::take(&mut self.tasks.threads[tid].set_tid);
+        if child_tid != 0 {
+            // Who gave a bad address finds it unchanged, as on Linux.
+            let _ = self.copy_out_now(tid, child_tid, &tid.to_le_bytes());
+        }
+        if self.tasks.threads[tid].interrupted && self.signal_due(tid).is_some() {
+            return self.handle_signals(tid, context);
+        }
+        let goes_on = match self.tasks.threads[tid].redo {
+            Redo::Nothing => true,
+            Redo::Access(address, access) => {
+                self.tasks.threads[tid].redo = Redo::Nothing;
+                self.serve_fault(tid, address, access)
+            }
+            Redo::Call => {
+                self.tasks.threads[tid].redo = Redo::Nothing;
+                let answer = self.call(tid, context);
+                self.answer(tid, context, answer)
+            }
+        };
+        goes_on && self.handle_signals(tid, context)
+    }
+
+    fn handle_signals(&mut self, tid: Tid, context: &mut Context) -> bool {
+        if self.is_doomed(tid) {
+            return false;
+        }
+        match self.deliver(tid, context) {
+            Ok(()) => true,
+            Err(Halt::Wait(wait, deadline)) => {
+                self.wait(tid, wait, deadline);
+                false
+            }
+            Err(Halt::Again) => {
+                self.tasks.threads[tid].state = State::Ready;
+                self.make_ready(tid);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Copies bytes into a thread's memory, and lets nothing else happen until that is done: for what
+    /// cannot be made again.
+    ///
+    /// # Errors
+    /// `EFAULT`; [`Halt::Dead`] if the thread was killed for it.
+    pub(crate) fn copy_out_now(&mut self, tid: Tid, address: u64, bytes: &[u8]) -> Result<(), Halt> {
+        loop {
+            match self.copy_out(tid, address, bytes) {
+                Err(Halt::Wait(crate::tasks::Wait::Request(request), _)) => {
+                    while self.under_way[request.0 as usize] {
+                        self.poll_disks();
+                    }
+                }
+                Err(Halt::Again) if self.is_doomed(tid) => return Err(Halt::Dead),
+                Err(Halt::Again) => {}
+                Err(halt @ (Halt::Errno(_) | Halt::Dead)) => return Err(halt),
+                Err(_) => return Err(Errno::EFAULT.into()),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Threads and processes: who runs, who waits for what, and what belongs to whom.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use vellum_mm::fault::Attempt;
+use vellum_mm::machine::Access;
+use vellum_mm::objects::io::RequestId;
+use vellum_mm::spaces::AddressSpace;
+
+use crate::arch::user::Context;
+use crate::files::{OpenId, tree::NodeId};
+use crate::signals::{Handlers, Pending, SignalSet};
+
+/// Identifies a thread, and the process whose first thread it is.
+pub(crate) type Tid = u32;
+
+/// What a thread is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// In the queue.
+    Ready,
+    /// On this processor, which has its registers.
+    Running(u32),
+    /// Until something happens.
+    Waiting(Wait),
+    /// It must end as soon as its processor traps.
+    Doomed,
+}
+
+/// What a thread waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// A disk.
+    Request(RequestId),
+    /// A child that ends.
+    Child,
+    /// The process that it made by `vfork`, to run a program of its own or end.
+    Vfork(Tid),
+    /// A futex to be woken.
+    Futex(FutexKey),
+    /// Bytes in a pipe, or room.
+    Pipe(usize),
+    /// Any pipe, or the console.
+    Poll,
+    /// A signal, or nothing but time.
+    Signal,
+    /// Input from the console.
+    Console,
+}
+
+/// What names a futex for all who wait at it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum FutexKey {
+    /// By space and address.
+    Private(u32, u64),
+    /// By file and byte.
+    Shared(u32, u64),
+}
+
+/// What a thread does before it returns to ring 3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Redo {
+    /// Nothing.
+    Nothing,
+    /// Tries an access again that had to wait.
+    Access(u64, Access),
+    /// Makes its system call again: its arguments are still in the registers.
+    Call,
+}
+
+/// A thread.
+pub(crate) struct Thread {
+    /// The process that it belongs to.
+    pub(crate) process: Tid,
+    /// Its registers; with the processor while it runs.
+    pub(crate) context: Option<Box<Context>>,
+    /// What it does.
+    pub(crate) state: State,
+    /// What to do when it next runs.
+    pub(crate) redo: Redo,
+    /// Whether the present access has waited.
+    pub(crate) attempt: Attempt,
+    /// How much of the present call is done, in the call's own unit.
+    pub(crate) progress: u64,
+    /// When its wait is over at the latest, in nanoseconds; `u64::MAX` for never.
+    pub(crate) deadline: u64,
+    /// Its wait ended because of the deadline.
+    pub(crate) timed_out: bool,
+    /// Its wait ended because of a signal.
+    pub(crate) interrupted: bool,
+    /// The disk failed at what it waited for.
+    pub(crate) io_failed: bool,
+    /// The futex that it waited for was woken.
+    pub(crate) woken: bool,
+    /// Signals that it does not want now.
+    pub(crate) mask: SignalSet,
+    /// The mask to come back to after `sigsuspend`.
+    pub(crate) saved_mask: Option<SignalSet>,
+    /// Signals sent to it.
+    pub(crate) pending: Pending,
+    /// Where signal handlers may have their own stack: address and bytes.
+    pub(crate) signal_stack: (u64, u64),
+    /// Cleared and woken when it ends (`set_tid_address`).
+    pub(crate) clear_tid: u64,
+    /// Where its number is written before it first runs (`CLONE_CHILD_SETTID`).
+    pub(crate) set_tid: u64,
+    /// Who waits until it runs a program of its own.
+    pub(crate) vfork_parent: Option<Tid>,
+}
+
+impl Thread {
+    /// A thread of `process` that is ready to run with these registers.
+    pub(crate) fn new(process: Tid, context: Box<Context>) -> Thread {
+        Thread {
+            process,
+            context: Some(context),
+            state: State::Ready,
+            redo: Redo::Nothing,
+            attempt: Attempt::First,
+            progress: 0,
+            deadline: u64::MAX,
+            timed_out: false,
+            interrupted: false,
+            io_failed: false,
+            woken: false,
+            mask: SignalSet::EMPTY,
+            saved_mask: None,
+            pending: Pending::default(),
+            signal_stack: (0, 0),
+            clear_tid: 0,
+            set_tid: 0,
+            vfork_parent: None,
+        }
+    }
+
+    /// Forgets what only mattered to the call that has ended.
+    #[inline]
+    pub(crate) fn end_call(&mut self) {
+        self.progress = 0;
+        self.timed_out = false;
+        self.interrupted = false;
+        self.woken = false;
+    }
+}
+
+/// An open file in a process's table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Descriptor {
+    /// What it refers to.
+    pub(crate) open: OpenId,
+    /// Closed by `execve`.
+    pub(crate) close_on_exec: bool,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// By `exit`, with this code.
+    Exit(u8),
+    /// By a signal.
+    Signal(u32),
+}
+
+impl End {
+    /// The word that `wait4` gives.
+    pub(crate) fn status(self) -> u32 {
+        match self {
+            End::Exit(code) => u32::from(code) << 8,
+            End::Signal(signal) => signal,
+        }
+    }
+
+    /// The exit code that a shell shows.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            End::Exit(code) => code,
+            End::Signal(signal) => 128 + signal as u8,
+        }
+    }
+}
+
+/// A process.
+pub(crate) struct Process {
+    /// Who made it; 0 for the first.
+    pub(crate) parent: Tid,
+    /// The program's name.
+    pub(crate) name: String,
+    /// Its threads that have not ended.
+    pub(crate) threads: Vec<Tid>,
+    /// The slot of its address space.
+    pub(crate) space: usize,
+    /// Open files.
+    pub(crate) descriptors: Vec<Option<Descriptor>>,
+    /// Directory that relative paths begin at.
+    pub(crate) directory: NodeId,
+    /// Bits that new files do not get.
+    pub(crate) umask: u32,
+    /// What it does about signals.
+    pub(crate) handlers: Handlers,
+    /// Signals sent to all of it.
+    pub(crate) pending: Pending,
+    /// Set when it is decided that it ends; its threads may take a while.
+    pub(crate) ending: Option<End>,
+    /// Set when all threads are gone and nobody has asked how it ended.
+    pub(crate) ended: Option<End>,
+    /// Process group.
+    pub(crate) group: Tid,
+    /// Faults satisfied without a read.
+    pub(crate) minor: u64,
+    /// Faults that needed a read.
+    pub(crate) major: u64,
+    /// The same of children that were waited for.
+    pub(crate) children_faults: (u64, u64),
+    /// The most pages that were resident.
+    pub(crate) peak_resident: u64,
+    /// Killed because memory was out.
+    pub(crate) out_of_memory: bool,
+}
+
+impl Process {
+    /// The first process, of one thread.
+    pub(crate) fn first(tid: Tid, space: usize) -> Process {
+        Process {
+            parent: 0,
+            name: String::new(),
+            threads: alloc::vec![tid],
+            space,
+            descriptors: Vec::new(),
+            directory: crate::files::tree::ROOT,
+            umask: 0o022,
+            handlers: Handlers::default(),
+            pending: Pending::default(),
+            ending: None,
+            ended: None,
+            group: tid,
+            minor: 0,
+            major: 0,
+            children_faults: (0, 0),
+            peak_resident: 0,
+            out_of_memory: false,
+        }
+    }
+}
+
+/// An address space and how many threads use it.
+pub(crate) struct Space {
+    /// The space.
+    pub(crate) space: AddressSpace,
+    /// Threads.
+    pub(crate) users: u32,
+}
+
+/// All tasks.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    /// Threads.
+    pub(crate) threads: ByTid<Thread>,
+    /// Processes.
+    pub(crate) processes: ByTid<Process>,
+    /// Address spaces.
+    pub(crate) spaces: Vec<Option<Space>>,
+    last: Tid,
+}
+
+/// Numbers of threads start again after this one.
+const TID_MAX: Tid = 32_768;
+
+impl Tasks {
+    /// A number that no thread or process has.
+    pub(crate) fn new_tid(&mut self) -> Option<Tid> {
+        for _ in 0..TID_MAX {
+            self.last = self.last % TID_MAX + 1;
+            if self.threads.get(self.last).is_none() && self.processes.get(self.last).is_none() {
+                return Some(self.last);
+            }
+        }
+        None
+    }
+
+    /// A slot for a new space, used by nobody yet.
+    pub(crate) fn add_space(&mut self, space: AddressSpace) -> usize {
+        let space = Some(Space { space, users: 0 });
+        if let Some(free) = self.spaces.iter().position(Option::is_none) {
+            self.spaces[free] = space;
+            return free;
+        }
+        self.spaces.push(space);
+        self.spaces.len() - 1
+    }
+}
+
+/// Things that have a thread's or process's number.
+pub(crate) struct ByTid<T>(Vec<Option<T>>);
+
+impl<T> Default for ByTid<T> {
+    fn default() -> ByTid<T> {
+        ByTid(Vec::new())
+    }
+}
+
+impl<T> ByTid<T> {
+    /// Adds `item` in place of any other of that number.
+    pub(crate) fn insert(&mut self, tid: Tid, item: T) {
+        let place = tid as usize;
+        if self.0.len() <= place {
+            self.0.resize_with(place + 1, || None);
+        }
+        self.0[place] = Some(item);
+    }
+
+    /// The one of that number, if there is one.
+    #[inline]
+    pub(crate) fn get(&self, tid: Tid) -> Option<&T> {
+        self.0.get(tid as usize)?.as_ref()
+    }
+
+    /// The one of that number, if there is one.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, tid: Tid) -> Option<&mut T> {
+        self.0.get_mut(tid as usize)?.as_mut()
+    }
+
+    /// Takes it out.
+    pub(crate) fn remove(&mut self, tid: Tid) -> Option<T> {
+        self.0.get_mut(tid as usize)?.take()
+    }
+
+    /// All, by number.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Tid, &T)> {
+        let all = self.0.iter().enumerate();
+        all.filter_map(|(tid, item)| Some((tid as Tid, item.as_ref()?)))
+    }
+
+    /// All, by number.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Tid, &mut T)> {
+        let all = self.0.iter_mut().enumerate();
+        all.filter_map(|(tid, item)| Some((tid as Tid, item.as_mut()?)))
+    }
+}
+
+impl<T> core::ops::Index<Tid> for ByTid<T> {
+    type Output = T;
+
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    fn index(&self, tid: Tid) -> &T {
+        self.get(tid).expect("a number in use")
+    }
+}
+
+impl<T> core::ops::IndexMut<Tid> for ByTid<T> {
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    fn index_mut(&mut self, tid: Tid) -> &mut T {
+        self.get_mut(tid).expect("a number in use")
+    }
+}
