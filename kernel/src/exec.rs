@@ -127,7 +127,7 @@ impl Kernel {
         let console = self.files.tree.find(0, b"/dev/console", true);
         let console = console.map_err(|_| refused("no console"))?;
         for _ in 0..3 {
-            let open = self.open_node(console, linux_raw_sys::general::O_RDWR);
+            let open = self.open_node(tid, console, linux_raw_sys::general::O_RDWR);
             let open = open.map_err(|_| refused("no console"))?;
             let added = self.add_descriptor(tid, open, 0, false);
             added.map_err(|_| refused("no console"))?;

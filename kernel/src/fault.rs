@@ -20,6 +20,10 @@ use crate::calls::{Errno, Halt};
 use crate::kernel::Kernel;
 use crate::tasks::{End, State, Tid, Wait};
 
+/// Waits of one access after which its page is taken to be evicted for ever before it can be used:
+/// memory is out, although reclaim always finds something.
+const WAITS_MAX: u32 = 1000;
+
 impl Kernel {
     /// Resolves a refused access of a thread.
     ///
@@ -43,20 +47,31 @@ impl Kernel {
                 self.vm.fault(at, self.pc, space, VirtAddr(address), access, attempt);
             match outcome {
                 Outcome::Done(_) => {
+                    let thread = &mut self.tasks.threads[tid];
+                    (thread.attempt, thread.waits) = (Attempt::First, 0);
                     if attempt == (Attempt::Again { own: true }) {
                         process.major += 1;
+                        if thread.reads.is_in_vain(address / PAGE_BYTES) {
+                            return Err(self.out_of_memory(tid));
+                        }
                     } else {
                         process.minor += 1;
                     }
-                    self.tasks.threads[tid].attempt = Attempt::First;
                     self.pump();
                     self.reclaim_in_background();
                     return Ok(());
                 }
                 Outcome::Wait { request, own } => {
                     let own = own || attempt == Attempt::Again { own: true };
-                    self.tasks.threads[tid].attempt = Attempt::Again { own };
+                    let thread = &mut self.tasks.threads[tid];
+                    thread.attempt = Attempt::Again { own };
+                    thread.waits += 1;
+                    let in_vain = thread.waits > WAITS_MAX;
                     self.pump();
+                    if in_vain {
+                        self.tasks.threads[tid].waits = 0;
+                        return Err(self.out_of_memory(tid));
+                    }
                     if self.under_way[request.0 as usize] {
                         return Err(Halt::Wait(Wait::Request(request), u64::MAX));
                     }
@@ -148,8 +163,16 @@ impl Kernel {
 
     #[cold]
     fn reclaim_now(&mut self) {
+        let counts = self.vm.counts();
+        let given_back = counts.freed.wrapping_sub(counts.evicted);
+        if self.exhausted_at == Some(given_back) {
+            return;
+        }
         let at = self.at();
         let end = self.vm.background(at, self.pc);
+        // Who evicts all there is whenever a page comes in takes it from the program that waited for
+        // it. Until programs give memory back, who needs a frame finds one for itself.
+        self.exhausted_at = (end == Background::Exhausted).then_some(given_back);
         self.pump();
         self.note_peaks();
         if end == Background::Writing {

@@ -44,6 +44,8 @@ pub(crate) struct Kernel {
     pub(crate) waiters: Vec<Vec<Tid>>,
     /// By request: whether it is under way.
     pub(crate) under_way: Vec<bool>,
+    /// Frames that programs had given back when background reclaim last found nothing to evict.
+    pub(crate) exhausted_at: Option<u64>,
     /// Processors that halt until something is ready.
     pub(crate) idle: u64,
     /// The first process: the machine stops when it ends.
@@ -135,6 +137,7 @@ impl Kernel {
             sleepers: BTreeSet::new(),
             waiters: Vec::new(),
             under_way: Vec::new(),
+            exhausted_at: None,
             idle: 0,
             first: 0,
             gone: Vec::new(),

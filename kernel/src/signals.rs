@@ -63,6 +63,11 @@ impl Pending {
         }
     }
 
+    /// All of them.
+    pub(crate) const fn set(&self) -> SignalSet {
+        self.set
+    }
+
     /// The lowest that `mask` lets through.
     #[inline]
     fn first(&self, mask: SignalSet) -> Option<u32> {

@@ -82,6 +82,10 @@ pub(crate) struct Thread {
     pub(crate) redo: Redo,
     /// Whether the present access has waited.
     pub(crate) attempt: Attempt,
+    /// How often the present access has waited.
+    pub(crate) waits: u32,
+    /// What it has read from disks since its last call.
+    pub(crate) reads: Reads,
     /// How much of the present call is done, in the call's own unit.
     pub(crate) progress: u64,
     /// When its wait is over at the latest, in nanoseconds; `u64::MAX` for never.
@@ -119,6 +123,8 @@ impl Thread {
             state: State::Ready,
             redo: Redo::Nothing,
             attempt: Attempt::First,
+            waits: 0,
+            reads: Reads::default(),
             progress: 0,
             deadline: u64::MAX,
             timed_out: false,
@@ -139,9 +145,39 @@ impl Thread {
     #[inline]
     pub(crate) fn end_call(&mut self) {
         self.progress = 0;
+        self.reads.in_vain = 0;
         self.timed_out = false;
         self.interrupted = false;
         self.woken = false;
+    }
+}
+
+/// Major faults of a thread, to notice that it gets nowhere: an instruction that needs two pages where
+/// memory has room for one reads them for ever in turns.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Reads {
+    recent: [u64; 4],
+    in_vain: u32,
+}
+
+impl Reads {
+    /// Reads of few pages again and again after which a thread is taken to get nowhere.
+    const IN_VAIN_MAX: u32 = 1000;
+
+    /// Notes that `page` was read; whether that has gone on for too long.
+    pub(crate) fn is_in_vain(&mut self, page: u64) -> bool {
+        if self.recent.contains(&page) {
+            self.in_vain += 1;
+        } else {
+            self.recent.rotate_right(1);
+            self.recent[0] = page;
+            self.in_vain = 0;
+        }
+        let ends = self.in_vain > Reads::IN_VAIN_MAX;
+        if ends {
+            self.in_vain = 0;
+        }
+        ends
     }
 }
 

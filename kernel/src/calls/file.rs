@@ -4,6 +4,7 @@ use linux_raw_sys::general as nr;
 use vellum_mm::addr::{FileRef, PAGE_BYTES};
 use vellum_mm::objects::file::{Medium, Warmth};
 
+use super::transfer::Way;
 use super::{Answer, Errno, Halt};
 use crate::files::OpenId;
 use crate::files::open::{Object, Open};
@@ -101,21 +102,21 @@ impl Kernel {
     }
 
     /// Opens a node.
-    pub(crate) fn open_node(&mut self, node: NodeId, flags: u32) -> Result<OpenId, Errno> {
+    pub(crate) fn open_node(&mut self, tid: Tid, node: NodeId, flags: u32) -> Result<OpenId, Halt> {
         let readable = flags & nr::O_ACCMODE != nr::O_WRONLY;
         let writable = flags & nr::O_ACCMODE != nr::O_RDONLY;
         match &self.files.tree[node].kind {
-            Kind::Directory(..) if writable => return Err(Errno::EISDIR),
+            Kind::Directory(..) if writable => return Err(Errno::EISDIR.into()),
             Kind::Directory(..) | Kind::Device(_) => {}
-            _ if flags & nr::O_DIRECTORY != 0 => return Err(Errno::ENOTDIR),
-            Kind::Link(_) => return Err(Errno::ELOOP),
+            _ if flags & nr::O_DIRECTORY != 0 => return Err(Errno::ENOTDIR.into()),
+            Kind::Link(_) => return Err(Errno::ELOOP.into()),
             Kind::Archived(_) | Kind::File(_, Writable::No) if writable => {
-                return Err(Errno::EROFS);
+                return Err(Errno::EROFS.into());
             }
             Kind::Archived(_) | Kind::File(..) => {
                 let file = self.contents(node)?;
                 if writable && flags & nr::O_TRUNC != 0 {
-                    self.set_length(file, 0)?;
+                    self.set_length(tid, file, 0)?;
                 }
             }
         }
@@ -192,10 +193,19 @@ impl Kernel {
         Status { number: node as u64 + 1, mode, links: entry.links, bytes }
     }
 
-    /// Gives a file another length.
-    pub(crate) fn set_length(&mut self, file: FileRef, bytes: u64) -> Result<(), Errno> {
+    /// Gives a file another length. What is cut off of a page that stays is zeros, should the file ever
+    /// grow again.
+    pub(crate) fn set_length(&mut self, tid: Tid, file: FileRef, bytes: u64) -> Result<(), Halt> {
+        let (old, within) = (self.file_bytes(file), bytes % PAGE_BYTES);
+        if bytes < old && within > 0 {
+            let count = (PAGE_BYTES - within).min(old - bytes);
+            let frame = self.file_frame(tid, file, bytes, count, Way::FromProgram)?;
+            self.pc.memory.write(frame, within, &[0; PAGE_BYTES as usize][within as usize..]);
+        }
         let at = self.at();
-        self.vm.truncate(at, self.pc, file, bytes).map_err(|_| Errno::EFBIG)
+        self.vm.truncate(at, self.pc, file, bytes).map_err(|_| Errno::EFBIG)?;
+        self.pump();
+        Ok(())
     }
 
     pub(crate) fn ftruncate(&mut self, tid: Tid, descriptor: u64, bytes: u64) -> Answer {
@@ -209,8 +219,7 @@ impl Kernel {
             Object::Node(node) => self.contents(node)?,
             _ => return Err(Errno::EINVAL.into()),
         };
-        self.set_length(file, bytes)?;
-        self.pump();
+        self.set_length(tid, file, bytes)?;
         Ok(0)
     }
 

@@ -169,6 +169,7 @@ impl Kernel {
             return Err(Errno::EINVAL.into()); // 0 old bytes would duplicate a shared mapping
         }
         let old = range(old, old_bytes)?;
+        self.covered(tid, old).map_err(|_| Errno::EFAULT)?;
         let count = pages_in(new_bytes).ok_or(Errno::ENOMEM)?;
         let place = if flags & nr::MREMAP_FIXED != 0 {
             if flags & nr::MREMAP_MAYMOVE == 0 || !to.is_multiple_of(PAGE_BYTES) {

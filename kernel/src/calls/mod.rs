@@ -246,6 +246,7 @@ impl Kernel {
             nr::__NR_futex => self.futex(tid, a),
             nr::__NR_rt_sigaction => self.signal_action(tid, a),
             nr::__NR_rt_sigprocmask => self.signal_mask(tid, a),
+            nr::__NR_rt_sigpending => self.signals_pending(tid, a[0]),
             nr::__NR_rt_sigreturn => self.signal_return(tid, context),
             nr::__NR_rt_sigsuspend => self.signal_suspend(tid, a[0]),
             nr::__NR_pause => self.signal_wait(tid),

@@ -59,16 +59,16 @@ impl Kernel {
             }
             Err(errno) => return Err(errno.into()),
         };
-        let open = self.open_node(node, flags)?;
+        let open = self.open_node(tid, node, flags)?;
         self.add_descriptor(tid, open, 0, flags & nr::O_CLOEXEC != 0)
     }
 
     pub(crate) fn stat_at(&mut self, tid: Tid, at: u64, path: u64, to: u64, flags: u64) -> Answer {
         let flags = flags as u32;
-        let (base, path) = self.path_in(tid, at, path)?;
-        if path.is_empty() && flags & nr::AT_EMPTY_PATH != 0 {
+        if flags & nr::AT_EMPTY_PATH != 0 && self.string_in(tid, path, PATH_MAX)?.is_empty() {
             return self.stat_open(tid, at, to);
         }
+        let (base, path) = self.path_in(tid, at, path)?;
         let follow = flags & nr::AT_SYMLINK_NOFOLLOW == 0;
         let node = self.files.tree.find(base, &path, follow)?;
         let status = self.status(node).bytes();
@@ -80,7 +80,7 @@ impl Kernel {
         let (base, path) = self.path_in(tid, AT_FDCWD, path)?;
         let node = self.files.tree.find(base, &path, true)?;
         match self.files.tree[node].kind {
-            Kind::File(file, Writable::Yes) => self.set_length(file, bytes)?,
+            Kind::File(file, Writable::Yes) => self.set_length(tid, file, bytes)?,
             Kind::File(_, Writable::No) | Kind::Archived(_) => return Err(Errno::EROFS.into()),
             Kind::Directory(..) => return Err(Errno::EISDIR.into()),
             Kind::Link(_) | Kind::Device(_) => return Err(Errno::EINVAL.into()),

@@ -62,6 +62,13 @@ impl Kernel {
         Ok(0)
     }
 
+    pub(crate) fn signals_pending(&mut self, tid: Tid, to: u64) -> Answer {
+        let thread = &self.tasks.threads[tid];
+        let all = thread.pending.set().0 | self.tasks.processes[thread.process].pending.set().0;
+        self.copy_out(tid, to, &(all & thread.mask.0).to_le_bytes())?;
+        Ok(0)
+    }
+
     pub(crate) fn signal_suspend(&mut self, tid: Tid, set: u64) -> Answer {
         let mask = self.word_in(tid, set)?;
         let thread = &mut self.tasks.threads[tid];

@@ -25,6 +25,7 @@ impl Kernel {
             nr::__NR_clock_gettime => self.clock(tid, a[0], a[1]),
             nr::__NR_clock_getres => self.clock_resolution(tid, a[0], a[1]),
             nr::__NR_gettimeofday => self.time_of_day(tid, a[0]),
+            nr::__NR_time => self.seconds(tid, a[0]),
             nr::__NR_getrusage => self.usage(tid, a[0] as i32, a[1]),
             nr::__NR_getrandom => self.get_random(tid, a[0], a[1]),
             nr::__NR_uname => self.names(tid, a[0]),

@@ -84,4 +84,12 @@ impl Kernel {
         }
         Ok(0)
     }
+
+    pub(crate) fn seconds(&mut self, tid: Tid, to: u64) -> Answer {
+        let seconds = cpu::nanos() / SECOND;
+        if to != 0 {
+            self.copy_out(tid, to, &seconds.to_le_bytes())?;
+        }
+        Ok(seconds)
+    }
 }

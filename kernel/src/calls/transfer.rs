@@ -24,8 +24,10 @@ const CHUNK_BYTES: usize = 4096;
 
 /// Where bytes go.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
+    /// Into the program: it reads.
     ToProgram,
+    /// Out of it: it writes.
     FromProgram,
 }
 
@@ -167,7 +169,7 @@ impl Kernel {
 
     /// The frame of the page cache that holds byte `at` of a file, which is to be written if bytes
     /// come from the program.
-    fn file_frame(
+    pub(crate) fn file_frame(
         &mut self,
         tid: Tid,
         file: FileRef,
