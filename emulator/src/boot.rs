@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::console::{Console, Event, Part};
 use crate::image::{self, ImageError};
 use crate::programs::{BuildError, Compiler};
-use crate::qemu::{DiskFile, Exit, Qemu, QemuError};
+use crate::qemu::{self, DiskFile, Exit, Qemu, QemuError};
 use crate::system::{self, SystemError};
 
 /// What the kernel leaves with when it has run to its end.
@@ -128,6 +128,8 @@ impl Boot {
     /// Boots, and passes what comes to `on` until the program ends. Returns its exit code, or 128 and the
     /// signal that killed it.
     pub fn run(&self, mut on: impl FnMut(Part<'_>)) -> Result<u8, BootError> {
+        // What may be missing is looked for before anything is built.
+        qemu::find()?;
         let image = image::image()?;
         let scratch = TempDir::new().map_err(BootError::Scratch)?;
         let archive = self.archive(scratch.path())?;
@@ -220,4 +222,42 @@ fn escaped(word: &str) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_reach_the_kernel_as_words() {
+        let words = ["/bin/sh", "-c", "echo 50% \n", "", "ü"].map(str::to_owned).to_vec();
+        let boot = Boot { program: words, policy: "wsclock:steps=4".to_owned(), ..Boot::default() };
+        let line = boot.command_line();
+        assert!(
+            line.starts_with("memory=268435456 cpus=1 policy=wsclock:steps=4 seed=0 "),
+            "{line}"
+        );
+        let program = line.split_once(" -- ").unwrap().1;
+        assert_eq!(program, "/bin/sh -c echo%2050%25%20%0a %00 %c3%bc");
+    }
+
+    #[test]
+    fn the_kernel_has_room_beside_what_it_may_use() {
+        let machine = memory_of_machine(64 << 20, 3 << 20);
+        // The kernel keeps a sixteenth of all, its image and the archive.
+        assert!(machine - machine / 16 >= (64 + 3 + 16) << 20, "{machine}");
+        assert_eq!(memory_of_machine(u64::MAX, 1), u64::MAX / 15, "no overflow");
+    }
+
+    #[test]
+    fn a_swap_disk_is_as_large_as_wanted_and_takes_no_room() {
+        let scratch = TempDir::new().unwrap();
+        let boot = Boot { swap_bytes: 1 << 30, ..Boot::default() };
+        let machine = boot.machine("image".into(), b"archive", scratch.path()).unwrap();
+        assert_eq!(machine.disks.len(), 1);
+        assert_eq!(machine.disks[0].path.metadata().unwrap().len(), 1 << 30);
+        let without = Boot { swap_bytes: 0, ..Boot::default() };
+        let machine = without.machine("image".into(), b"archive", scratch.path()).unwrap();
+        assert_eq!(machine.disks, []);
+    }
 }

@@ -12,7 +12,8 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 use vellum_emulator::boot::{Boot, BootError};
 use vellum_emulator::console::{Event, Part};
-use vellum_mm::replace::Choice;
+use vellum_mm::addr::Frame;
+use vellum_mm::replace::{Choice, Parameters, Replacement, Settings};
 
 use crate::args::{BootArgs, Format};
 use crate::output;
@@ -26,8 +27,7 @@ pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
     if args.format == Format::Csv {
         bail!("the report of a boot is text or JSON");
     }
-    // The kernel would say so too, but only after it has been built.
-    Choice::parse(&args.policy).with_context(|| format!("policy `{}`", args.policy))?;
+    check_policy(&args.policy)?;
     let boot = Boot {
         memory_bytes: args.memory,
         cpus: args.cpus,
@@ -52,6 +52,25 @@ pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
             Ok(ExitCode::from(report.exit()))
         }
         None => Ok(ExitCode::from(INTERRUPTED)),
+    }
+}
+
+/// Refuses what the kernel would refuse, before it is built.
+fn check_policy(text: &str) -> Result<()> {
+    let choice = Choice::parse(text).with_context(|| format!("policy `{text}`"))?;
+    let any = Parameters {
+        first: Frame(0),
+        frames: 1024,
+        pages: None,
+        seed: 0,
+        settings: Settings::NONE,
+    };
+    match choice.make(&any) {
+        Replacement::Blind(_) => Ok(()),
+        _ => bail!(
+            "policy `{text}` must be told of more than hardware sees; `vellum curve` runs it, and \
+             here do clock, linux, mglru and others"
+        ),
     }
 }
 
