@@ -1,13 +1,14 @@
 //! Decides whether this is the image that boots, and if so links it as one.
 //!
-//! The image is built for the host's own target, so that it needs nothing but a plain Rust toolchain;
-//! `VELLUM_IMAGE=1` says that it is wanted. A target without an operating system always gives an image.
-//! Everything else (`cargo clippy`, `cargo doc`) sees a program that says how to build one.
+//! The image is built for the host's own target, so that it needs nothing but a plain Rust
+//! toolchain; `VELLUM_IMAGE=1` says that it is wanted. A target without an operating system always
+//! gives an image. Everything else (`cargo clippy`, `cargo doc`) sees a program that says how to
+//! build one.
 
 use std::env;
 
-/// For the linker itself. The image is at fixed addresses, its note is aligned as PVH asks, and nothing
-/// in it is for a dynamic linker or an unwinder.
+/// For the linker itself. The image is at fixed addresses, its note is aligned as PVH asks, and
+/// nothing in it is for a dynamic linker or an unwinder.
 const LINKER: [&[&str]; 6] = [
     &["-z", "max-page-size=0x1000"],
     &["-z", "norelro"],

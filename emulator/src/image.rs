@@ -1,11 +1,12 @@
 //! The kernel's image: where it is, or how it comes to be.
 //!
-//! In a checkout cargo builds it, into a folder of its own (`target/image`): so the build neither waits
-//! for another cargo's lock nor throws away what that has built. Elsewhere `VELLUM_KERNEL` names one.
+//! In a checkout cargo builds it, into a folder of its own (`target/image`): so the build neither
+//! waits for another cargo's lock nor throws away what that has built. Elsewhere `VELLUM_KERNEL`
+//! names one.
 //!
-//! Whatever the environment says about compiling is meant for programs of this machine. Flags for its
-//! own processor, or for measuring what tests reach, would give an image that does not boot; they are
-//! left out.
+//! Whatever the environment says about compiling is meant for programs of this machine. Flags for
+//! its own processor, or for measuring what tests reach, would give an image that does not boot;
+//! they are left out.
 
 use std::env;
 use std::ffi::OsString;
@@ -64,9 +65,9 @@ pub enum ImageError {
     BuildFailed,
 }
 
-/// The kernel's image: the one that `VELLUM_KERNEL` names, or else the one that cargo builds of this
-/// checkout, once in the life of this process. Building takes about half a minute the first time; cargo
-/// tells on stderr if it fails.
+/// The kernel's image: the one that `VELLUM_KERNEL` names, or else the one that cargo builds of
+/// this checkout, once in the life of this process. Building takes about half a minute the first
+/// time; cargo tells on stderr if it fails.
 pub fn image() -> Result<PathBuf, ImageError> {
     static IMAGE: OnceLock<Result<PathBuf, ImageError>> = OnceLock::new();
     let make = || match env::var_os(NAMED).map(PathBuf::from) {

@@ -1,11 +1,11 @@
 //! A machine: QEMU with a kernel in it, from start to exit.
 //!
-//! QEMU emulates the processor itself (TCG), so the machine is the same everywhere. Its serial line is
-//! QEMU's standard output; what the kernel leaves with is QEMU's exit status. A machine that resets
-//! itself (a triple fault) ends with status 0, which therefore is never a success.
+//! QEMU emulates the processor itself (TCG), so the machine is the same everywhere. Its serial line
+//! is QEMU's standard output; what the kernel leaves with is QEMU's exit status. A machine that
+//! resets itself (a triple fault) ends with status 0, which therefore is never a success.
 //!
-//! The child is killed when whoever runs it stops listening, when it takes too long or says too much:
-//! no QEMU outlives its run.
+//! The child is killed when whoever runs it stops listening, when it takes too long or says too
+//! much: no QEMU outlives its run.
 
 use std::env;
 use std::ffi::OsString;
@@ -27,8 +27,8 @@ const QEMU: &str = "qemu-system-x86_64";
 /// How often limits are looked at while nothing comes.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The status that says it was the kernel that left, and with what code: `code * 2 + 1`. Codes below
-/// are not used, because QEMU has statuses of its own.
+/// The status that says it was the kernel that left, and with what code: `code * 2 + 1`. Codes
+/// below are not used, because QEMU has statuses of its own.
 const CODE_MIN: i32 = 0x10;
 
 /// A machine to run.
@@ -116,7 +116,8 @@ pub enum QemuError {
     },
 }
 
-/// The QEMU that runs machines: the one that `VELLUM_QEMU_SYSTEM` names, or else the one on the path.
+/// The QEMU that runs machines: the one that `VELLUM_QEMU_SYSTEM` names, or else the one on the
+/// path.
 pub fn find() -> Result<PathBuf, QemuError> {
     let named = env::var_os(NAMED).filter(|name| !name.is_empty());
     let qemu = PathBuf::from(named.unwrap_or_else(|| QEMU.into()));
@@ -148,8 +149,8 @@ impl Qemu {
         }
     }
 
-    /// Runs the machine to its end. What it says is passed to `on_output` as it comes, in parts that
-    /// end anywhere; [`Console`](crate::console::Console) knows what is what.
+    /// Runs the machine to its end. What it says is passed to `on_output` as it comes, in parts
+    /// that end anywhere; [`Console`](crate::console::Console) knows what is what.
     pub fn run(&self, mut on_output: impl FnMut(&[u8])) -> Result<Exit, QemuError> {
         let qemu = find()?;
         let broken = |source| QemuError::Broken { qemu: qemu.clone(), source };
@@ -266,8 +267,8 @@ impl DiskFile {
         DiskFile { path, faults: None }
     }
 
-    /// The option that makes it known to QEMU. Its file is not worth a flush: it lives as long as the
-    /// machine.
+    /// The option that makes it known to QEMU. Its file is not worth a flush: it lives as long as
+    /// the machine.
     fn blockdev(&self, number: usize) -> OsString {
         let mut option =
             OsString::from(format!("node-name=disk{number},cache.no-flush=on,driver="));
@@ -318,7 +319,8 @@ fn read_parts(mut output: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
     }
 }
 
-/// The first lines of what QEMU says of itself; the rest is read and dropped, so that it never waits.
+/// The first lines of what QEMU says of itself; the rest is read and dropped, so that it never
+/// waits.
 fn beginning(mut errors: impl Read) -> String {
     const BYTES_MAX: usize = 2000;
     let mut message = Vec::new();

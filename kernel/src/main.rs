@@ -1,15 +1,15 @@
 //! Vellum's memory manager as the kernel of an x86-64 machine.
 //!
-//! The machine is [`arch`], the only place with unsafe code: it boots, and from then on offers the
-//! hardware as values and safe functions. It calls [`start`] on the first processor when everything
-//! works, and [`secondary`] on each other one.
+//! The machine is `arch`, the only place with unsafe code: it boots, and from then on offers the
+//! hardware as values and safe functions. It calls `start` on the first processor when everything
+//! works, and `secondary` on each other one.
 //!
-//! `VELLUM_IMAGE=1 cargo build -p vellum-kernel --profile kernel --target-dir target/image` builds the
-//! image; built in any other way this is a program that says so.
+//! `VELLUM_IMAGE=1 cargo build -p vellum-kernel --profile kernel --target-dir target/image` builds
+//! the image; built in any other way this is a program that says so.
 #![cfg_attr(image, no_std, no_main)]
 #![deny(unsafe_code)]
 
-#[cfg(all(image, not(panic = "abort")))]
+#[cfg(all(image, not(any(panic = "abort", doc))))]
 compile_error!("the image is built with `--profile kernel`, which aborts on panic");
 
 #[cfg(image)]

@@ -1,8 +1,8 @@
 //! What the firmware says of processors and NUMA nodes.
 //!
-//! ACPI 6.5, chapter 5.2: a root table lists the others, which are a header of 36 bytes and, in those
-//! read here, records that begin with their type and length. Tables are input: what does not fit is as
-//! if it were not there.
+//! ACPI 6.5, chapter 5.2: a root table lists the others, which are a header of 36 bytes and, in
+//! those read here, records that begin with their type and length. Tables are input: what does not
+//! fit is as if it were not there.
 //!
 //! ```text
 //!   MADT   each processor's local APIC
@@ -128,8 +128,8 @@ fn bytes(address: u64, count: usize) -> Option<&'static [u8]> {
     if end > paging::PHYSICAL_END {
         return None;
     }
-    // SAFETY: boot's direct map has all physical addresses below its end. The firmware keeps its tables
-    // out of usable memory, so that nobody writes them.
+    // SAFETY: boot's direct map has all physical addresses below its end. The firmware keeps its
+    // tables out of usable memory, so that nobody writes them.
     Some(unsafe { core::slice::from_raw_parts(paging::direct(address), count) })
 }
 

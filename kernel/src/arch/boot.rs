@@ -1,9 +1,9 @@
 //! From the loader's hands into Rust: 32-bit entry, first page tables, first stack.
 //!
 //! The image starts as PVH says ("x86/HVM direct boot ABI", Xen): in 32-bit protected mode without
-//! paging, `ebx` pointing to what the loader knows. The processors started later begin in 16-bit real
-//! mode, on a page below 1 MiB to which [`TRAMPOLINE`] is copied. Both load the same tables and meet in
-//! 64-bit mode:
+//! paging, `ebx` pointing to what the loader knows. The processors started later begin in 16-bit
+//! real mode, on a page below 1 MiB to which [`trampoline_code`] is copied. Both load the same
+//! tables and meet in 64-bit mode:
 //!
 //! ```text
 //!   boot_tables   [0]    0 …                      the same       where this code runs
@@ -11,9 +11,9 @@
 //!                 [511]  0xffff_ffff_8000_0000 …  0 … 1 GiB      the image
 //! ```
 //!
-//! All are pages of 1 GiB, which are also what the memory manager's direct map is made of; a processor
-//! without them is told so on the console. These tables allow everything; [`paging`](super::paging)
-//! replaces them before anything else runs.
+//! All are pages of 1 GiB, which are also what the memory manager's direct map is made of; a
+//! processor without them is told so on the console. These tables allow everything;
+//! [`paging`](super::paging) replaces them before anything else runs.
 
 use core::arch::global_asm;
 
@@ -27,7 +27,15 @@ pub(super) const TRAMPOLINE_ADDRESS: u64 = 0x8000;
 /// Physical address of the image's first byte, as `image.ld` has it.
 pub(super) const IMAGE_START: u64 = 0x10_0000;
 
+/// Whether boot's stack was large enough: nothing has reached its last word.
+pub(super) fn stack_was_enough() -> bool {
+    // SAFETY: the word is in `.bss`, and the stack is not used any more.
+    unsafe { boot_stack == 0 }
+}
+
 unsafe extern "C" {
+    /// The last word of boot's stack, zero at first.
+    static boot_stack: u64;
     /// First byte of the 16-bit code.
     static trampoline: u8;
     /// The byte after its last.
@@ -85,7 +93,8 @@ boot_gdt_pointer:
     .long boot_gdt
 
 no_gibs:
-    .asciz "the processor has no pages of 1 GiB, which the kernel needs\n"
+    .ascii "the processor has no pages of 1 GiB, which the kernel needs\n"
+no_gibs_end:
 
     .code32
     .globl pvh_start
@@ -98,10 +107,8 @@ pvh_start:
     jc 2f
     movl $no_gibs, %esi
     movw $0x3f8, %dx
-1:  lodsb
-    outb %al, %dx
-    testb %al, %al
-    jnz 1b
+    movl $no_gibs_end - no_gibs, %ecx
+    rep outsb
     movb ${failed}, %al
     outb %al, ${exit}
     hlt

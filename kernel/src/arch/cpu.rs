@@ -1,10 +1,10 @@
 //! A processor: its number, its tables, its clock, its rest.
 //!
-//! Each processor has a [`Cpu`], to which `gs` points whenever the kernel runs: descriptors, the task
-//! state segment, and the few words that entering and leaving ring 3 needs at once.
+//! Each processor has a [`Cpu`], to which `gs` points whenever the kernel runs: descriptors, the
+//! task state segment, and the few words that entering and leaving ring 3 needs at once.
 //!
-//! Invariant: the kernel runs with interrupts off, except inside [`idle`]. So nothing that it does can
-//! be interrupted, and no lock is ever wanted by an interrupt of its own holder.
+//! Invariant: the kernel runs with interrupts off, except inside [`idle`]. So nothing that it does
+//! can be interrupted, and no lock is ever wanted by an interrupt of its own holder.
 
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -84,8 +84,8 @@ pub(super) mod msr {
     pub(super) const SFMASK: u32 = 0xc000_0084;
 }
 
-/// Flags that are off when a system call arrives: trap, interrupts, direction, I/O level, nested task,
-/// alignment checks.
+/// Flags that are off when a system call arrives: trap, interrupts, direction, I/O level, nested
+/// task, alignment checks.
 const SYSCALL_CLEARS: u64 = 0x4_7700;
 
 /// Nanoseconds of 2^32 ticks of the counter.
@@ -129,12 +129,12 @@ pub(super) fn init(id: u32) {
     ];
     let cpu = Box::leak(cpu);
     load_gdt(&cpu.gdt);
-    // SAFETY: the base is a `Cpu` that is never freed; ring 3's starts as 0.
-    unsafe { write_msr(msr::GS_BASE, &raw const *cpu as u64) };
-    // SAFETY: as above; the program's base is written before a program runs.
-    unsafe { write_msr(msr::KERNEL_GS_BASE, 0) };
-    // SAFETY: `fs` is not used by the kernel.
-    unsafe { write_msr(msr::FS_BASE, 0) };
+    let cpu = &raw const *cpu as u64;
+    for (register, base) in [(msr::GS_BASE, cpu), (msr::KERNEL_GS_BASE, 0), (msr::FS_BASE, 0)] {
+        // SAFETY: the base is a `Cpu` that is never freed. The others are ring 3's, and 0 is what
+        // `fs_base` and `gs_base` of the `Cpu` say.
+        unsafe { write_msr(register, base) };
+    }
     trap::load();
     enable_syscall();
     enable_protections();
@@ -183,7 +183,8 @@ fn enable_syscall() {
         (msr::LSTAR, super::user::syscall_entry()),
         (msr::SFMASK, SYSCALL_CLEARS),
     ] {
-        // SAFETY: the entry is code that expects this state: ring 0, interrupts off, `gs` the program's.
+        // SAFETY: the entry is code that expects this state: ring 0, interrupts off, `gs` the
+        // program's.
         unsafe { write_msr(register, value) };
     }
 }
@@ -193,15 +194,14 @@ fn enable_protections() {
     const SMEP: u64 = 1 << 20;
     const SMAP: u64 = 1 << 21;
     const UMIP: u64 = 1 << 11;
-    let features = core::arch::x86_64::__cpuid_count(7, 0);
-    let mut bits = 0;
-    for (have, bit) in [
-        (features.ebx >> 7 & 1, SMEP),
-        (features.ebx >> 20 & 1, SMAP),
-        (features.ecx >> 2 & 1, UMIP),
-    ] {
-        bits |= if have == 1 { bit } else { 0 };
+    const FEATURES: u32 = 7;
+    if core::arch::x86_64::__cpuid(0).eax < FEATURES {
+        return;
     }
+    let features = core::arch::x86_64::__cpuid_count(FEATURES, 0);
+    let has = |word: u32, bit: u32, protection: u64| u64::from(word >> bit & 1) * protection;
+    let bits =
+        has(features.ebx, 7, SMEP) | has(features.ebx, 20, SMAP) | has(features.ecx, 2, UMIP);
     // SAFETY: the kernel neither executes nor touches pages of programs; it uses the direct map.
     unsafe {
         asm!(
@@ -230,9 +230,9 @@ pub(crate) fn id() -> u32 {
     id
 }
 
-/// Waits for an interrupt, whose acknowledgement is all that happens to it. Returns at once if one is
-/// pending. An interrupt that is not followed by another may have been taken already, so whoever waits
-/// for something looks for it first.
+/// Waits for an interrupt, whose acknowledgement is all that happens to it. Returns at once if one
+/// is pending. An interrupt that is not followed by another may have been taken already, so whoever
+/// waits for something looks for it first.
 pub(crate) fn idle() {
     // SAFETY: `sti` takes effect after `hlt` has begun, so no interrupt is lost in between, and the
     // interrupt's way keeps all registers. Without `nostack` nothing is kept below the stack's end.

@@ -4,8 +4,8 @@
 //! descriptors; the queue and the transport are the crate `virtio-drivers`'. Nothing waits: what is
 //! done is asked by [`poll`](Disk::poll), and an interrupt says when that is worth it.
 //!
-//! Invariant: header, status and frames of a request stay where they are until the device has returned
-//! it, since the device reads and writes them at any time.
+//! Invariant: header, status and frames of a request stay where they are until the device has
+//! returned it, since the device reads and writes them at any time.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -78,8 +78,8 @@ const DONE: u8 = 0;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Full;
 
-/// The device could not do what was asked: beyond its end, a write to a disk that is read-only, or its
-/// medium failed.
+/// The device could not do what was asked: beyond its end, a write to a disk that is read-only, or
+/// its medium failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct DiskError;
 
@@ -142,15 +142,14 @@ impl Disk {
         self.interrupts
     }
 
-    /// Starts moving `frames`, one after another, to the disk (`write`) or from it, at `first_byte` of
-    /// the disk. `id` is told back by [`poll`](Disk::poll).
+    /// Starts moving `frames`, one after another, to the disk (`write`) or from it, at `first_byte`
+    /// of the disk. `id` is told back by [`poll`](Disk::poll).
     ///
     /// # Errors
     /// If no more requests fit now.
     ///
-    /// # Panics
-    /// If there is no frame or more than [`FRAMES_MAX`], `first_byte` is not a multiple of 512, or a
-    /// frame is not usable RAM.
+    /// # Panics If there is no frame or more than [`FRAMES_MAX`], `first_byte` is not a multiple of
+    /// 512, or a frame is not usable RAM.
     pub(crate) fn submit(
         &mut self,
         id: u64,
@@ -169,8 +168,8 @@ impl Disk {
             frames: frames.to_vec(),
         });
         let queue = &mut self.queue;
-        // SAFETY: header and status are in a box that is kept until `poll` gets the request back. The
-        // frames' bytes are lent to nobody but devices and programs (`PhysicalMemory`).
+        // SAFETY: header and status are in a box that is kept until `poll` gets the request back.
+        // The frames' bytes are lent to nobody but devices and programs (`PhysicalMemory`).
         let token = pending.lend(|inputs, outputs| unsafe { queue.add(inputs, outputs) });
         let token = token.map_err(|_| Full)?;
         self.pending[usize::from(token)] = Some(pending);
@@ -263,8 +262,8 @@ fn layout(pages: usize) -> core::alloc::Layout {
     core::alloc::Layout::from_size_align(pages * page, page).expect("a queue has a few pages")
 }
 
-// SAFETY: memory comes from the heap, zeroed and aligned; addresses are the direct map's, where every
-// buffer lies in one piece; device registers are mapped for good.
+// SAFETY: memory comes from the heap, zeroed and aligned; addresses are the direct map's, where
+// every buffer lies in one piece; device registers are mapped for good.
 unsafe impl Hal for Dma {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (u64, NonNull<u8>) {
         // SAFETY: the layout is not empty: a queue has at least a page.

@@ -1,11 +1,11 @@
 //! The functions that compiled Rust code calls without naming them: copying and filling memory.
 //!
 //! On a host they come from its C library. Here they are string instructions: the processor moves 8
-//! bytes at a time, and no compiler can turn the loop back into a call of itself. The names are weak,
-//! because a target without an operating system brings its own.
+//! bytes at a time, and no compiler can turn the loop back into a call of itself. The names are
+//! weak, because a target without an operating system brings its own.
 //!
-//! Arguments are in `rdi`, `rsi`, `rdx` and the result in `rax` (System V ABI); the direction flag is
-//! clear wherever Rust runs.
+//! Arguments are in `rdi`, `rsi`, `rdx` and the result in `rax` (System V ABI); the direction flag
+//! is clear wherever Rust runs.
 
 use core::arch::global_asm;
 

@@ -6,6 +6,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use vellum_mm::addr::PAGE_BYTES;
+
 use super::acpi::Tables;
 use super::disk::Disk;
 use super::loader::Loaded;
@@ -16,11 +18,15 @@ pub(crate) struct Hardware {
     /// Usable RAM in bytes, by whole pages, upwards. The image, the heap, the archive and what boot
     /// needs are taken out.
     pub(crate) memory: Vec<Range<u64>>,
+    /// Frames from physical address 0 to the end of RAM, holes and what boot keeps included: as far
+    /// as a direct map must reach.
+    pub(crate) frames: u32,
     /// What the loader brought along (QEMU's `-initrd`); empty if nothing.
     pub(crate) archive: &'static [u8],
     /// What the loader was told (QEMU's `-append`). Bytes that are no text are replaced.
     pub(crate) command_line: &'static str,
-    /// Local APICs of the processors; a processor's number is its place. The one running comes first.
+    /// Local APICs of the processors; a processor's number is its place. The one running comes
+    /// first.
     pub(crate) cpus: Vec<u32>,
     /// NUMA nodes; a machine without has one with everything.
     pub(crate) nodes: Vec<Node>,
@@ -48,6 +54,7 @@ impl Hardware {
         let cpus = order(tables.apics(), apic::id());
         Hardware {
             memory: memory.to_vec(),
+            frames: loaded.ram_end.div_ceil(PAGE_BYTES) as u32,
             archive: loaded.archive(),
             command_line: Box::leak(
                 String::from_utf8_lossy(loaded.command_line()).into_owned().into_boxed_str(),

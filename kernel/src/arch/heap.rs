@@ -1,8 +1,8 @@
 //! The kernel's heap: one part of RAM, set aside at boot.
 //!
 //! It holds what the memory manager makes once (a descriptor for each frame, rings of policies) and
-//! what the kernel makes now and then (processes, areas). It never grows: 4 MiB and a sixteenth of RAM
-//! are more than all per-frame arrays together, which are below 2%.
+//! what the kernel makes now and then (processes, areas). It never grows: 4 MiB and a sixteenth of
+//! RAM are more than all per-frame arrays together, which are below 2%.
 
 use talc::{TalcLock, source::Manual};
 

@@ -3,7 +3,8 @@
 use super::{apic, cpu, trap};
 
 /// Interrupts processor `cpu`, so that it forgets translations: in ring 3 as
-/// [`Interrupt::Shootdown`](super::user::Interrupt::Shootdown), in [`idle`](cpu::idle) by waking it.
+/// [`Interrupt::Shootdown`](super::user::Interrupt::Shootdown), in [`idle`](cpu::idle) by waking
+/// it.
 ///
 /// What is to be forgotten, and that it was, the two tell each other through memory.
 pub(crate) fn shootdown(cpu: u32) {

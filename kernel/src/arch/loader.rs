@@ -1,7 +1,7 @@
 //! What the loader leaves: a map of RAM, a command line, an archive.
 //!
-//! "x86/HVM direct boot ABI" (Xen), structure `hvm_start_info`. It lies in RAM that is free otherwise,
-//! so all of it is copied or kept before any of that is given away.
+//! "x86/HVM direct boot ABI" (Xen), structure `hvm_start_info`. It lies in RAM that is free
+//! otherwise, so all of it is copied or kept before any of that is given away.
 
 use core::ops::Range;
 
@@ -19,6 +19,8 @@ pub(super) struct Loaded {
     pub(super) ram: Ranges,
     /// Bytes of RAM in all.
     pub(super) ram_bytes: u64,
+    /// The first address beyond RAM; whatever boot keeps is below.
+    pub(super) ram_end: u64,
     /// Where the firmware's tables are found; 0 if unknown.
     pub(super) rsdp: u64,
     archive: Range<u64>,
@@ -42,7 +44,8 @@ impl Ranges {
         &self.ranges[..self.count]
     }
 
-    /// Adds the whole pages of a range. One too many is left out: that wastes memory and harms nobody.
+    /// Adds the whole pages of a range. One too many is left out: that wastes memory and harms
+    /// nobody.
     fn add(&mut self, range: Range<u64>) {
         let start = range.start.next_multiple_of(paging::PAGE);
         let range = start..range.end & !(paging::PAGE - 1);
@@ -78,7 +81,8 @@ impl Loaded {
             0..0
         } else {
             let module = word(16);
-            // SAFETY: the list has at least one module, and its first two words are place and bytes.
+            // SAFETY: the list has at least one module, and its first two words are place and
+            // bytes.
             let [start, bytes] = [0, 8].map(|offset| unsafe { word_at(module + offset) });
             start..start + bytes
         };
@@ -86,6 +90,7 @@ impl Loaded {
         let mut loaded = Loaded {
             ram: Ranges::new(),
             ram_bytes: 0,
+            ram_end: 0,
             rsdp: word(32),
             archive,
             command_line: word(24),
@@ -99,6 +104,7 @@ impl Loaded {
                 let end = start.saturating_add(bytes).min(paging::PHYSICAL_END);
                 loaded.ram.add(start..end);
                 loaded.ram_bytes += end.saturating_sub(start);
+                loaded.ram_end = loaded.ram_end.max(end);
             }
         }
         loaded.ram.remove(&(0..paging::PAGE));

@@ -1,12 +1,12 @@
 //! RAM, as the memory manager asks for it: frames, through the direct map.
 //!
-//! The methods are safe for every argument: a frame that is not usable RAM, or that boot has kept (the
-//! image, the heap, the archive), is refused with a panic. Otherwise a wrong number could overwrite
-//! the kernel without a trace.
+//! The methods are safe for every argument: a frame that is not usable RAM, or that boot has kept
+//! (the image, the heap, the archive), is refused with a panic. Otherwise a wrong number could
+//! overwrite the kernel without a trace.
 //!
-//! Programs and devices change frames at any time, so their bytes are never lent as Rust slices. Tables
-//! are atomic words; everything else is copied by string instructions, which the compiler cannot see
-//! into.
+//! Programs and devices change frames at any time, so their bytes are never lent as Rust slices.
+//! Tables are atomic words; everything else is copied by string instructions, which the compiler
+//! cannot see into.
 
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -70,8 +70,8 @@ impl PhysicalMemory {
     pub(crate) fn write(self, frame: Frame, offset: u64, bytes: &[u8]) {
         check_span(offset, bytes.len());
         let to = PhysicalMemory::bytes(frame).wrapping_add(offset as usize);
-        // SAFETY: the direct map has the frame, the span is inside it, and no Rust value is in it but
-        // tables, whose words may change at any time.
+        // SAFETY: the direct map has the frame, the span is inside it, and no Rust value is in it
+        // but tables, whose words may change at any time.
         unsafe { copy_bytes(bytes.as_ptr(), to, bytes.len()) };
     }
 

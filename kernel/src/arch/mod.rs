@@ -1,7 +1,7 @@
 //! The machine: x86-64 as QEMU's `q35` has it, under safe functions.
 //!
-//! The only folder of the kernel with unsafe code. What it hands out cannot break Rust's promises: frames
-//! are copied or lent as atomic words, devices are values, ring 3 is a function call.
+//! The only folder of the kernel with unsafe code. What it hands out cannot break Rust's promises:
+//! frames are copied or lent as atomic words, devices are values, ring 3 is a function call.
 //!
 //! ```text
 //!   boot loader start hardware acpi    from the loader to `crate::start`
@@ -11,8 +11,8 @@
 //!   pci disk console port              devices
 //! ```
 //!
-//! The kernel runs with interrupts off, always; they arrive in ring 3 and in [`cpu::idle`] only. So there
-//! is no code that must expect to be interrupted, and a trap of the kernel itself is a bug.
+//! The kernel runs with interrupts off, always; they arrive in ring 3 and in [`cpu::idle`] only. So
+//! there is no code that must expect to be interrupted, and a trap of the kernel itself is a bug.
 //!
 //! Knows nothing of: processes, system calls, address spaces, what memory is for.
 #![allow(unsafe_code)]

@@ -7,16 +7,16 @@
 //!           0xffff_ffff_8000_0000   the image: code, constants, variables, each as it must be
 //! ```
 //!
-//! Boot builds a root with all of it. The memory manager then makes roots of its own, with a direct map
-//! in the same place; [`share`] adds the last two entries, whose tables all roots have in common, so
-//! that what is mapped there later is seen everywhere. The lower half is the programs'.
+//! Boot builds a root with all of it. The memory manager then makes roots of its own, with a direct
+//! map in the same place; [`share`] adds the last two entries, whose tables all roots have in
+//! common, so that what is mapped there later is seen everywhere. The lower half is the programs'.
 //!
-//! Invariant: no page is both writable and executable at its own address. (RAM that holds the code is
-//! also in the direct map, as everything is; [`PhysicalMemory`] refuses its frames.)
+//! Invariant: no page is both writable and executable at its own address. (RAM that holds the code
+//! is also in the direct map, as everything is; [`PhysicalMemory`] refuses its frames.)
 //!
 //! [`PhysicalMemory`]: super::PhysicalMemory
 
-use alloc::boxed::Box;
+use core::alloc::Layout;
 use core::arch::asm;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -43,6 +43,8 @@ pub(super) const PHYSICAL_END: u64 = 1 << 39;
 pub(super) const PAGE: u64 = PAGE_BYTES;
 
 const GIB: u64 = 1 << 30;
+/// The tables of the firmware are below.
+const FIRMWARE_END: u64 = 4 * GIB;
 /// Index in a root of the devices.
 const DEVICES_INDEX: usize = 510;
 /// Index in a root of stacks and image.
@@ -50,12 +52,10 @@ const IMAGE_INDEX: usize = 511;
 /// Neither cached nor written through: what device registers want.
 const UNCACHED: u64 = 1 << 4 | 1 << 3;
 
-/// A page table in the heap.
-#[repr(C, align(4096))]
-struct HeapTable(Table);
-
 /// Physical address of the kernel's root; 0 before there is one.
 static ROOT: AtomicU64 = AtomicU64::new(0);
+/// The first physical address beyond RAM.
+static RAM_END: AtomicU64 = AtomicU64::new(0);
 /// Held by who changes the tables below it.
 static CHANGE: Mutex<()> = Mutex::new(());
 
@@ -132,17 +132,18 @@ pub(super) fn physical(pointer: *const u8) -> u64 {
 /// Builds the kernel's root for RAM that ends below `end`, with the image and the first processor's
 /// stacks, and activates it.
 pub(super) fn init(end: u64) {
-    let root = new_table();
+    let root = new_page();
     ROOT.store(root, Relaxed);
-    let gibs = new_table();
-    for gib in 0..end.div_ceil(GIB) {
+    RAM_END.store(end, Relaxed);
+    let gibs = new_page();
+    for gib in 0..end.max(FIRMWARE_END).div_ceil(GIB) {
         let entry = (gib * GIB) | PRESENT | WRITE | LARGE | NO_EXECUTE;
         table_at(gibs)[gib as usize].store(entry, Relaxed);
     }
     table_at(root)[KERNEL_HALF].store(gibs | PRESENT | WRITE, Relaxed);
     // Made now, because other roots copy these entries.
     for index in [DEVICES_INDEX, IMAGE_INDEX] {
-        table_at(root)[index].store(new_table() | PRESENT | WRITE, Relaxed);
+        table_at(root)[index].store(new_page() | PRESENT | WRITE, Relaxed);
     }
     let image = image();
     for (part, bits) in
@@ -162,16 +163,20 @@ pub(super) fn root() -> u64 {
     ROOT.load(Relaxed)
 }
 
-/// A table of zeros, for ever; its physical address.
-fn new_table() -> u64 {
-    let table = Box::leak(Box::new(HeapTable([const { AtomicU64::new(0) }; TABLE_ENTRIES])));
-    physical((&raw const *table).cast())
+/// A page of zeros in the heap, for ever: a table or a part of a stack. Its physical address.
+fn new_page() -> u64 {
+    // Never on a stack first: boot's is small.
+    let layout = Layout::from_size_align(PAGE as usize, PAGE as usize).expect("a page is a page");
+    // SAFETY: the layout has bytes.
+    let table = unsafe { alloc::alloc::alloc_zeroed(layout) };
+    assert!(!table.is_null(), "the heap has no room for the kernel's own tables");
+    physical(table)
 }
 
-/// A table that [`new_table`] made.
+/// A table that [`new_page`] made.
 fn table_at(physical: u64) -> &'static Table {
     let table = direct(physical).cast::<Table>();
-    // SAFETY: only addresses of `new_table` get here (those in its own entries, masked), its tables
+    // SAFETY: only addresses of `new_page` get here (those in its own entries, masked), its tables
     // are never freed, and all their words are atomic.
     unsafe { &*table }
 }
@@ -184,7 +189,7 @@ fn map(address: u64, physical: u64, bits: u64) {
     for level in (2..=4).rev() {
         let word = &table_at(table)[index(level)];
         if word.load(Relaxed) & PRESENT == 0 {
-            word.store(new_table() | PRESENT | WRITE, Relaxed);
+            word.store(new_page() | PRESENT | WRITE, Relaxed);
         }
         table = word.load(Relaxed) & FRAME_MASK;
     }
@@ -196,7 +201,7 @@ pub(super) fn map_stacks(cpu: u32) {
     for stack in Stack::ALL {
         let end = stack_end(cpu, stack);
         for address in (end - stack.bytes()..end).step_by(PAGE as usize) {
-            map(address, new_table(), WRITE | NO_EXECUTE);
+            map(address, new_page(), WRITE | NO_EXECUTE);
         }
     }
 }
@@ -223,8 +228,8 @@ pub(super) fn guard_of(address: u64) -> Option<u32> {
     Stack::ALL.iter().any(guarded).then_some(cpu)
 }
 
-/// Maps the registers of a device, `bytes` from physical address `physical`, and tells where. Mapping
-/// them again gives the same address.
+/// Maps the registers of a device, `bytes` from physical address `physical`, and tells where.
+/// Mapping them again gives the same address.
 ///
 /// # Panics
 /// If they are beyond 512 GiB.
@@ -248,9 +253,17 @@ pub(super) fn install_trampoline() {
     }
 }
 
-/// Enters the kernel's own half (devices, stacks, image) in a root whose direct map the memory manager
-/// has made.
+/// Enters the kernel's own part (devices, stacks, image) in a root whose direct map the memory
+/// manager has made.
+///
+/// # Panics If the direct map does not reach as far as
+/// [`Hardware::frames`](super::Hardware::frames): the heap could be beyond.
 pub(crate) fn share(root: &Table) {
+    let direct = Entry(root[KERNEL_HALF].load(Relaxed));
+    assert!(direct.has(PRESENT), "the root has no direct map");
+    let last = (RAM_END.load(Relaxed) - 1) / GIB;
+    let entry = Entry(PhysicalMemory.table(direct.frame())[last as usize].load(Relaxed));
+    assert!(entry.has(PRESENT | LARGE), "the direct map ends before RAM does");
     for index in [DEVICES_INDEX, IMAGE_INDEX] {
         root[index].store(shared(index), Relaxed);
     }

@@ -1,8 +1,8 @@
 //! The PCI bus: reading and writing configurations, and interrupts as messages.
 //!
-//! Configurations are reached by the two ports that every PC has. Firmware has given all devices their
-//! addresses. An MSI-X interrupt is a write by the device to the APIC's address, with the vector as the
-//! value (PCI 3.0, 6.8.2), so that no line is shared and no controller set up.
+//! Configurations are reached by the two ports that every PC has. Firmware has given all devices
+//! their addresses. An MSI-X interrupt is a write by the device to the APIC's address, with the
+//! vector as the value (PCI 3.0, 6.8.2), so that no line is shared and no controller set up.
 
 use virtio_drivers::transport::pci::bus::{
     CapabilityInfo, Command, ConfigurationAccess, DeviceFunction, PciRoot,
@@ -97,7 +97,8 @@ pub(super) fn message(
     };
     for (index, word) in [APIC_ADDRESS | apic << 12, 0, u32::from(vector), 0].iter().enumerate() {
         let register = table.cast::<u32>().wrapping_add(index);
-        // SAFETY: the table of messages is there; a message only interrupts, and the vector has a gate.
+        // SAFETY: the table of messages is there; a message only interrupts, and the vector has a
+        // gate.
         unsafe { register.write_volatile(*word) };
     }
     let header = ports.read_word(device, at);

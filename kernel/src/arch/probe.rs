@@ -1,7 +1,7 @@
 //! Accesses that are meant to fault, to see that they do.
 //!
-//! The kernel never touches memory that may not be there. A test of its own protection must, so there
-//! is one place where a page fault of the kernel is an answer and not a bug.
+//! The kernel never touches memory that may not be there. A test of its own protection must, so
+//! there is one place where a page fault of the kernel is an answer and not a bug.
 
 use core::arch::global_asm;
 

@@ -1,7 +1,7 @@
 //! Ring-3 code for the self test: a few programs of some instructions each.
 //!
-//! They are position-independent and share a page. A system call's number is in `rax`: 1 means "still
-//! right", 2 means "done" with the verdict in `rdi`.
+//! They are position-independent and share a page. A system call's number is in `rax`: 1 means
+//! "still right", 2 means "done" with the verdict in `rdi`.
 
 use core::arch::global_asm;
 
@@ -10,8 +10,8 @@ use core::arch::global_asm;
 pub(crate) enum Sample {
     /// System calls without end.
     Syscalls,
-    /// Fills registers and red zone from `rdi`, makes a system call, stores `rdi` at `rsi`, and checks
-    /// that everything is as it was. Ends with `rdi` 0 if so, else 1.
+    /// Fills registers and red zone from `rdi`, makes a system call, stores `rdi` at `rsi`, and
+    /// checks that everything is as it was. Ends with `rdi` 0 if so, else 1.
     Registers,
     /// Stores `rdi` at `rsi` and makes a system call with what is then there in `rdi`.
     Store,

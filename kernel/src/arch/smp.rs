@@ -1,8 +1,8 @@
 //! The other processors, started one after another.
 //!
-//! Intel SDM volume 3A, 8.4.4: an INIT, 10 ms, then a start-up interrupt that names the page where the
-//! processor begins in 16-bit mode, twice. What the new processor cannot know (its stack, its number)
-//! lies in variables here, which is why there is only one on its way at a time.
+//! Intel SDM volume 3A, 8.4.4: an INIT, 10 ms, then a start-up interrupt that names the page where
+//! the processor begins in 16-bit mode, twice. What the new processor cannot know (its stack, its
+//! number) lies in variables here, which is why there is only one on its way at a time.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -7,7 +7,7 @@ use core::arch::asm;
 use core::ops::Range;
 
 use super::loader::Loaded;
-use super::{Hardware, apic, console, cpu, heap, memory, paging, timer};
+use super::{Hardware, apic, boot, console, cpu, heap, memory, paging, timer};
 
 /// What boot hands from its own stack to the kernel's.
 struct Found {
@@ -24,8 +24,7 @@ pub(super) extern "sysv64" fn boot(info: u64) -> ! {
     let bytes = (heap.end - heap.start) as usize;
     // SAFETY: the range is RAM, in the direct map, and taken out of what others get.
     unsafe { heap::init(paging::direct(heap.start), bytes) };
-    let end = loaded.ram.as_slice().iter().map(|range| range.end).max().unwrap_or(0);
-    paging::init(end.max(4 << 30));
+    paging::init(loaded.ram_end);
     cpu::init(0);
     let found = alloc::boxed::Box::leak(alloc::boxed::Box::new(Found { loaded, heap }));
     // SAFETY: the stack is mapped and unused; nothing of boot's is needed any more.
@@ -54,6 +53,7 @@ fn place_heap(loaded: &Loaded) -> Range<u64> {
 
 /// Goes on with a heap, tables and a stack.
 extern "sysv64" fn go_on(found: &'static Found) -> ! {
+    assert!(boot::stack_was_enough(), "boot's stack is too small");
     apic::init_machine();
     apic::init();
     cpu::remember_apic(0);

@@ -1,8 +1,8 @@
 //! Time: what a tick is, and an interrupt every so often.
 //!
 //! Neither the counter of a processor nor the timer of its APIC says how fast it runs. The interval
-//! timer of old PCs does (1,193,182 Hz), so boot measures both against it. Under QEMU's `-icount` all
-//! three derive from the number of instructions, and measuring is exact.
+//! timer of old PCs does (1,193,182 Hz), so boot measures both against it. Under QEMU's `-icount`
+//! all three derive from the number of instructions, and measuring is exact.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

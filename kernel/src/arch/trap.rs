@@ -4,13 +4,14 @@
 //!
 //! - interrupts, which can come inside [`idle`](super::cpu::idle) only: they are acknowledged, and
 //!   what they are about the caller of `idle` finds by looking;
-//! - faults that a [probe](super::probe) asked for;
+//! - faults that a [`probe`] asked for;
 //! - everything else, which is a bug of the kernel or of the machine: the registers, and the end.
 //!
 //! Only three gates have stacks of their own: double fault, NMI and machine check can come when the
-//! current stack cannot be trusted, and none of them returns. A stack that has run into its guard page
-//! cannot take the page fault either, so that a double fault reports it.
+//! current stack cannot be trusted, and none of them returns. A stack that has run into its guard
+//! page cannot take the page fault either, so that a double fault reports it.
 
+use alloc::boxed::Box;
 use core::arch::{asm, global_asm};
 use core::fmt;
 
@@ -49,7 +50,7 @@ const ENTRY_BYTES: u64 = 16;
 struct Gate([u64; 2]);
 
 /// A gate for each vector; the same for all processors.
-static GATES: Once<[Gate; 256]> = Once::new();
+static GATES: Once<Box<[Gate]>> = Once::new();
 
 unsafe extern "C" {
     /// 256 entries of [`ENTRY_BYTES`] each.
@@ -63,8 +64,9 @@ pub(super) fn load() {
         limit: u16,
         base: u64,
     }
-    let gates = GATES.call_once(|| core::array::from_fn(gate));
-    let pointer = Pointer { limit: size_of_val(gates) as u16 - 1, base: gates.as_ptr() as u64 };
+    let gates = GATES.call_once(|| (0..256).map(gate).collect());
+    let pointer =
+        Pointer { limit: size_of_val::<[Gate]>(gates) as u16 - 1, base: gates.as_ptr() as u64 };
     // SAFETY: the gates live for ever and lead to entries that keep all registers.
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) };
 }
@@ -84,7 +86,8 @@ fn gate(vector: usize) -> Gate {
     Gate([low | PRESENT | INTERRUPT | ring, entry >> 32])
 }
 
-/// A trap from the kernel, as its entry pushed it: upwards, the registers named in [`Frame::NAMES`].
+/// A trap from the kernel, as its entry pushed it: upwards, the registers named in
+/// [`Frame::NAMES`].
 #[repr(C)]
 struct Frame([u64; 22]);
 
@@ -135,7 +138,8 @@ trap_entries:
     .rept 256
     .balign 16
     # The processor pushes an error code for these; for all others the entry does.
-    .if vector != 8 && (vector < 10 || vector > 14) && vector != 17 && vector != 21 && vector != 29 && vector != 30
+    .set coded, vector == 8 || (vector >= 10 && vector <= 14) || vector == 17
+    .if !coded && vector != 21 && vector != 29 && vector != 30
     push 0
     .endif
     push vector

@@ -1,9 +1,9 @@
 //! Ring 3 as a coroutine: [`run`] enters a program and returns when it traps.
 //!
-//! The registers of a [`Context`] are the trap frame itself. While its program runs, the processor's
-//! ring-0 stack *is* the end of those registers: what a trap pushes lands in place, the entry pushes the
-//! rest below it, and nothing is ever copied. Then the entry returns to whoever called `run`, on the one
-//! stack that the kernel has on each processor:
+//! The registers of a [`Context`] are the trap frame itself. While its program runs, the
+//! processor's ring-0 stack *is* the end of those registers: what a trap pushes lands in place, the
+//! entry pushes the rest below it, and nothing is ever copied. Then the entry returns to whoever
+//! called `run`, on the one stack that the kernel has on each processor:
 //!
 //! ```text
 //!   Context     r15 … rax   vector  error   rip  cs  rflags  rsp  ss │ fs gs │ fx
@@ -13,8 +13,8 @@
 //! So there are no stacks of threads, a process is cloned by cloning a value, and the kernel around
 //! this is a loop that matches on [`Trap`].
 //!
-//! The way out is always `iretq`: with the frame in place it is one instruction, while `sysret` would
-//! first have to prove that it may be used.
+//! The way out is always `iretq`: with the frame in place it is one instruction, while `sysret`
+//! would first have to prove that it may be used.
 //!
 //! Knows nothing of: which program this is, address spaces, what a system call means.
 
@@ -27,8 +27,9 @@ use super::{apic, cpu, trap};
 
 /// The state of a program between two runs.
 ///
-/// Everything but `fx` may be set to any value: [`run`] forces `rflags` to what ring 3 may have, and an
-/// impossible `rip` is a general protection fault. `fs_base` and `gs_base` must be addresses of programs.
+/// Everything but `fx` may be set to any value: [`run`] forces `rflags` to what ring 3 may have,
+/// and an impossible `rip` is a general protection fault. `fs_base` and `gs_base` must be
+/// addresses.
 #[derive(Clone, Debug)]
 #[repr(C, align(16))]
 #[allow(missing_docs, reason = "registers are called what the manual calls them")]
@@ -67,7 +68,8 @@ const _: () = assert!(offset_of!(Context, fx).is_multiple_of(16), "fxsave64 want
 
 /// The first address that no program can have.
 const USER_END: u64 = 1 << 47;
-/// Flags that a program may set itself: arithmetic, trap, direction, nested task no, alignment, id.
+/// Flags that a program may set itself: those of arithmetic, trap, direction, alignment,
+/// identification.
 const FLAGS_FREE: u64 = 0x24_0dd5;
 /// Flags that it always has: interrupts on, and the bit that is always one.
 const FLAGS_FIXED: u64 = 0x202;
@@ -97,8 +99,8 @@ impl Fx {
         Fx(bytes)
     }
 
-    /// The registers in these bytes, which may come from a program: bits that no processor takes are
-    /// cleared.
+    /// The registers in these bytes, which may come from a program: bits that no processor takes
+    /// are cleared.
     pub(crate) fn from_bytes(bytes: &[u8; 512]) -> Fx {
         let mut fx = Fx(*bytes);
         let mxcsr: [u8; 4] = fx.0[Fx::MXCSR].try_into().expect("the range has four bytes");
@@ -202,7 +204,7 @@ pub(super) fn syscall_entry() -> u64 {
 /// Runs the program until it traps.
 ///
 /// # Panics
-/// If `fs_base` or `gs_base` is not an address that a program can have.
+/// If `fs_base` or `gs_base` is in the hole between the halves of all addresses.
 #[inline]
 pub(crate) fn run(context: &mut Context) -> Trap {
     if context.rip >= USER_END {
@@ -211,9 +213,11 @@ pub(crate) fn run(context: &mut Context) -> Trap {
     context.rflags = context.rflags & FLAGS_FREE | FLAGS_FIXED;
     // SAFETY:
     // 1. `gs` points to this processor's `Cpu`, and interrupts are off (`cpu`'s invariant).
-    // 2. The selectors are ring 3's, as nobody but `new` and the processor writes them; the flags are
-    //    free ones and `rip` is canonical, so `iretq` cannot fault and ring 3 is what it enters.
-    // 3. What ring 3 can do to memory is in the active page tables, where the kernel is not its own.
+    // 2. The selectors are ring 3's, as nobody but `new` and the processor writes them; the flags
+    //    are free ones and `rip` is canonical, so `iretq` cannot fault and ring 3 is what it
+    //    enters.
+    // 3. What ring 3 can do to memory is in the active page tables, where the kernel is not its
+    //    own.
     // 4. `fx` holds what `fxsave64` stored or `Fx` made, so `fxrstor64` accepts it.
     // 5. Traps write to the context only, which is borrowed for as long.
     let vector = unsafe { enter(context) };

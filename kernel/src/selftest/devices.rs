@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use vellum_mm::addr::Frame;
+use vellum_mm::addr::{Frame, PAGE_BYTES};
 
 use super::space::{Frames, Space};
 use super::{Verdict, ensure};
@@ -35,7 +35,8 @@ pub(super) fn disks(hardware: &mut Hardware, frames: &mut Frames) -> Verdict {
 fn round_trip(disk: &mut Disk, frames: &mut Frames) -> Verdict {
     const REQUESTS: u64 = 32;
     let lengths = |id: u64| if id == 0 { FRAMES_MAX } else { 1 + id as usize % 5 };
-    let place = |id: u64| id * FRAMES_MAX as u64 * 512;
+    // Only the first request is longer than the room of 8 frames.
+    let place = |id: u64| if id == 0 { 0 } else { (FRAMES_MAX as u64 + id * 8) * PAGE_BYTES };
     for write in [true, false] {
         let mut lists = alloc::vec::Vec::new();
         for id in 0..REQUESTS {
@@ -48,9 +49,7 @@ fn round_trip(disk: &mut Disk, frames: &mut Frames) -> Verdict {
                     PhysicalMemory.write(*frame, 8, &[id as u8, part as u8, 0x5a]);
                 }
             }
-            // Places are far enough apart only if the longest request is the first.
-            let first_byte = place(id) + if id > 0 { (FRAMES_MAX * 4096) as u64 } else { 0 };
-            disk.submit(id, write, first_byte, &list).map_err(|full| alloc::format!("{full:?}"))?;
+            disk.submit(id, write, place(id), &list).map_err(|full| alloc::format!("{full:?}"))?;
             lists.push(list);
         }
         let mut left = REQUESTS;

@@ -1,8 +1,8 @@
 //! The machine under test: `selftest` on the command line runs this instead of programs.
 //!
-//! Each test prints one line, `@{"event":"pass","name":…}`, or says why not and ends the machine. What is
-//! tested is what the rest of the kernel relies on and no host can show: that ring 3 comes back with
-//! every register, that protections protect, that interrupts interrupt and disks answer.
+//! Each test prints one line, `@{"event":"pass","name":…}`, or says why not and ends the machine.
+//! What is tested is what the rest of the kernel relies on and no host can show: that ring 3 comes
+//! back with every register, that protections protect, that interrupts interrupt and disks answer.
 
 mod devices;
 mod programs;
@@ -13,6 +13,7 @@ use alloc::string::String;
 use crate::arch::console;
 use crate::arch::{Hardware, PhysicalMemory, probe};
 use space::Frames;
+use vellum_mm::addr::PAGE_BYTES;
 use vellum_mm::machine::Memory;
 
 pub(crate) use devices::secondary;
@@ -53,7 +54,7 @@ pub(crate) fn run(mut hardware: Hardware) -> ! {
     report("registers", programs::registers(&mut frames));
     report("page faults", programs::page_faults(&mut frames));
     report("exceptions", programs::exceptions(&mut frames));
-    report("null syscall", programs::null_syscall(&mut frames));
+    report("costs", programs::costs(&mut frames));
     report("timer", programs::timer(&mut frames));
     report("disks", devices::disks(&mut hardware, &mut frames));
     report("processors", devices::processors(&hardware, &mut frames));
@@ -76,7 +77,8 @@ fn report(name: &str, verdict: Verdict) {
 fn describe(hardware: &Hardware) -> String {
     let bytes: u64 = hardware.memory.iter().map(|range| range.end - range.start).sum();
     alloc::format!(
-        "@{{\"event\":\"machine\",\"memory\":{bytes},\"archive\":{},\"cpus\":{},\"nodes\":{},\"disks\":{}}}\n",
+        "@{{\"event\":\"machine\",\"memory\":{bytes},\"archive\":{},\"cpus\":{},\
+         \"nodes\":{},\"disks\":{}}}\n",
         hardware.archive.len(),
         hardware.cpus.len(),
         hardware.nodes.len(),
@@ -103,6 +105,9 @@ fn protection() -> Verdict {
 /// Frames at both ends of every range hold what is put in them.
 fn memory(hardware: &Hardware) -> Verdict {
     let ram = PhysicalMemory;
+    let end = hardware.memory.last().map_or(0, |range| range.end);
+    let frames = hardware.frames;
+    ensure!(u64::from(frames) * PAGE_BYTES >= end, "RAM goes on after frame {frames}");
     for range in &hardware.memory {
         let first = vellum_mm::addr::PhysAddr(range.start).frame();
         let last = vellum_mm::addr::PhysAddr(range.end - 1).frame();

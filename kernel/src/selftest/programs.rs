@@ -31,6 +31,8 @@ pub(super) fn registers(frames: &mut Frames) -> Verdict {
         }
         Ok(())
     };
+    // The counter starts with the machine.
+    println!("@{{\"event\":\"measure\",\"name\":\"boot\",\"ns\":{}}}", cpu::nanos());
     turns([Trap::Syscall; 2])?;
     let fault =
         |page: VirtAddr| Trap::PageFault { address: page.0, access: Access::Write, present: false };
@@ -60,13 +62,16 @@ pub(super) fn page_faults(frames: &mut Frames) -> Verdict {
     expect(fault(Access::Write, false))?;
     space.map(frames, DATA, NO_EXECUTE);
     expect(fault(Access::Write, true))?;
+    // Twice the page moves to another frame while its translation is in use.
     let first = space.map(frames, DATA, WRITE | NO_EXECUTE);
-    paging::invalidate(DATA);
     expect(Trap::Syscall)?;
     let second = space.map(frames, DATA, WRITE | NO_EXECUTE);
+    paging::invalidate(DATA);
+    expect(Trap::Syscall)?;
+    let third = space.map(frames, DATA, WRITE | NO_EXECUTE);
     paging::invalidate_all();
     expect(Trap::Syscall)?;
-    for frame in [first, second] {
+    for frame in [first, second, third] {
         let mut bytes = [0; 8];
         PhysicalMemory.read(frame, 0, &mut bytes);
         ensure!(u64::from_le_bytes(bytes) == 42, "{frame} holds {bytes:?}");
@@ -109,18 +114,26 @@ pub(super) fn exceptions(frames: &mut Frames) -> Verdict {
     Ok(())
 }
 
-/// Measures a system call that does nothing: counter ticks, which under `-icount` are instructions.
-pub(super) fn null_syscall(frames: &mut Frames) -> Verdict {
-    const CALLS: u64 = 1000;
+/// Measures what it takes to stop a program and let it go on: counter ticks, which under `-icount`
+/// are instructions, those of the program included.
+pub(super) fn costs(frames: &mut Frames) -> Verdict {
+    const TIMES: u64 = 1000;
     Space::new(frames);
-    let mut program = Space::program(Sample::Syscalls);
-    let start = cpu::counter();
-    for _ in 0..CALLS {
-        let trap = run(&mut program);
-        ensure!(trap == Trap::Syscall, "{trap:?} instead of a system call");
+    let mut storing = Space::program(Sample::Store);
+    storing.rsi = DATA.0;
+    let fault = Trap::PageFault { address: DATA.0, access: Access::Write, present: false };
+    for (name, mut program, expected) in [
+        ("null syscall", Space::program(Sample::Syscalls), Trap::Syscall),
+        ("page fault", storing, fault),
+    ] {
+        let start = cpu::counter();
+        for _ in 0..TIMES {
+            let trap = run(&mut program);
+            ensure!(trap == expected, "{trap:?} instead of {expected:?}");
+        }
+        let ticks = (cpu::counter() - start) / TIMES;
+        println!("@{{\"event\":\"measure\",\"name\":\"{name}\",\"ticks\":{ticks}}}");
     }
-    let ticks = (cpu::counter() - start) / CALLS;
-    println!("@{{\"event\":\"measure\",\"name\":\"null syscall\",\"ticks\":{ticks}}}");
     Ok(())
 }
 

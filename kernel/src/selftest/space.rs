@@ -51,13 +51,13 @@ impl Space {
         let ram = PhysicalMemory;
         let space = Space { root: frames.take() };
         let root = ram.table(space.root);
-        paging::share(root);
         let direct = frames.take();
         for (gib, word) in ram.table(direct).iter().enumerate() {
             let first = PhysAddr((gib as u64) << 30).frame();
             word.store(Entry::of(first, WRITE | LARGE | NO_EXECUTE).0, Relaxed);
         }
         root[KERNEL_HALF].store(Entry::of(direct, WRITE).0, Relaxed);
+        paging::share(root);
         let code = space.map(frames, CODE, 0);
         ram.write(code, 0, samples::code());
         space.map(frames, VirtAddr(STACK_END.0 - PAGE_BYTES), WRITE | NO_EXECUTE);
