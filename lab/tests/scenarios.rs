@@ -261,6 +261,7 @@ fn call(dice: &mut Dice) -> String {
                 "cold",
                 "pageout",
                 "pageout",
+                "remove",
                 "dontfork",
                 "wipeonfork",
             ];

@@ -1,9 +1,11 @@
 //! Curves in one pass against simulations size by size, and what theory says of them.
 
+use std::path::Path;
+
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use vellum_lab::string::simulate::{Run, simulate};
-use vellum_lab::string::{RefString, Sample, distances, intervals};
+use vellum_lab::string::{RefString, Sample, distances, flatten, intervals};
 use vellum_mm::replace::{Choice, POLICIES};
 
 /// References, writes, and pages that are freed now and then (a page that is used after it was freed
@@ -100,6 +102,37 @@ fn with_memory_for_all_pages_only_first_uses_fault() {
             let counts = run(&string, name, string.pages().max(1)).counts;
             assert!(is_sizing || counts.faults == counts.cold, "{name}, seed {seed}");
             assert!(is_sizing || counts.writebacks == 0 || name != "lru", "{name}, seed {seed}");
+        }
+    }
+}
+
+/// The stack algorithms of R. L. Mattson et al., "Evaluation techniques for storage hierarchies", IBM
+/// Systems Journal 9(2), 1970: what they hold in a small memory, they hold in a larger one. That they
+/// hold the same pages is tested beside each; here what follows, on longer strings and real ones.
+const STACK: [&str; 4] = ["lru", "opt", "mru", "lfu:keep=1"];
+
+#[test]
+fn stack_algorithms_never_fault_more_with_more_frames() {
+    for seed in 0..60 {
+        let string = random_string(seed, 600);
+        for policy in STACK {
+            let sizes = 1..=string.pages().min(70) + 2;
+            let faults: Vec<u64> =
+                sizes.map(|frames| run(&string, policy, frames).counts.faults).collect();
+            let grow = faults.windows(2).position(|pair| pair[0] < pair[1]);
+            assert_eq!(grow, None, "{policy}, seed {seed}: {faults:?}");
+        }
+    }
+    let traces = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces");
+    for name in ["ls-exact", "shell"] {
+        let trace = traces.join(format!("{name}.vtrace"));
+        let string = flatten(&trace, |_| ()).expect("a shipped trace").string;
+        for policy in STACK {
+            let faults: Vec<u64> = (1..=8)
+                .map(|part| run(&string, policy, string.pages() * part / 8).counts.faults)
+                .collect();
+            assert!(faults.is_sorted_by(|small, large| small >= large), "{policy}: {faults:?}");
+            assert!(faults[0] > faults[7], "{policy} on {name}: {faults:?}");
         }
     }
 }

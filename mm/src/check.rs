@@ -17,6 +17,7 @@ use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::Machine;
 use crate::objects::Store;
 use crate::objects::file::{Medium, owner_word};
+use crate::objects::groups::GroupId;
 use crate::objects::index::Cached;
 use crate::objects::io::{Direction, Request};
 use crate::objects::store::Resident;
@@ -211,11 +212,27 @@ impl<M: Machine> Found<'_, M> {
         }
         assert_eq!(free, self.store.frames.zone().free_frames(), "free frames");
         assert_eq!(listed, self.store.evictable(), "evictable frames");
+        self.groups();
         assert!(tables > self.tables, "{tables} tables, {} of them of programs", self.tables);
         let partial = self.store.frames.check_links(self.machine);
         let full = words - self.nodes - partial.frames;
         let links = partial.links + full * rmap::NODES_PER_FRAME;
         assert_eq!(links, nodes, "links of the reverse map");
+    }
+
+    /// Each evictable frame is in the order of the group that it belongs to.
+    fn groups(&self) {
+        let Some(groups) = &self.store.groups else { return };
+        let mut held = vec![0; groups.orders().count() + 1];
+        for number in 0..self.store.frames.table.count() as u32 {
+            let frame = Frame(number);
+            let owner = groups.owner(frame);
+            let state = self.store.frames.table.peek(frame);
+            held[usize::from(owner.0)] += usize::from(state.has(Flags::LISTED));
+        }
+        for (number, &held) in (0..).zip(&held).skip(1) {
+            assert_eq!(groups.held(GroupId(number)), held, "frames of group {number}");
+        }
     }
 
     fn frame(&self, locked: &Locked<'_>, requests: &[Request]) {

@@ -12,7 +12,7 @@ use crate::addr::{FileRef, Frame, PAGE_BYTES, Page, Pages, TABLE_ENTRIES};
 use crate::event::Event;
 use crate::fault::{Attempt, Cause, Outcome, Resolved};
 use crate::frames::table::State;
-use crate::machine::{Access, At, Machine, Memory, SpaceId, Table, Tlb};
+use crate::machine::{Access, At, Machine, Memory, Operation, SpaceId, Table, Tlb};
 use crate::objects::file::{Medium, Warmth};
 use crate::objects::io::{IoOutcome, Request};
 use crate::objects::swap::SwapConfig;
@@ -69,6 +69,53 @@ impl Tlb for Ram {
 impl Machine for Ram {
     fn happened(&self, event: Event) {
         self.events.borrow_mut().push(event);
+    }
+}
+
+/// A moment at which other processors may act in the middle of what one does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// The machine is asked for something.
+    Asked(Operation),
+    /// Translations were invalidated.
+    Invalidated,
+}
+
+/// A machine on which others act at such moments.
+pub(crate) struct Meddled<'a> {
+    pub(crate) ram: &'a Ram,
+    pub(crate) meddle: &'a dyn Fn(Moment),
+}
+
+impl Memory for Meddled<'_> {
+    fn table(&self, frame: Frame) -> &Table {
+        self.ram.table(frame)
+    }
+
+    fn zero(&self, frame: Frame) {
+        self.ram.zero(frame);
+    }
+
+    fn copy(&self, from: Frame, to: Frame) {
+        self.ram.copy(from, to);
+    }
+}
+
+impl Tlb for Meddled<'_> {
+    fn invalidate(&self, space: SpaceId, pages: Pages) {
+        self.ram.invalidate(space, pages);
+        (self.meddle)(Moment::Invalidated);
+    }
+
+    fn invalidate_space(&self, space: SpaceId) {
+        self.ram.invalidate_space(space);
+    }
+}
+
+impl Machine for Meddled<'_> {
+    fn permits(&self, operation: Operation) -> bool {
+        (self.meddle)(Moment::Asked(operation));
+        true
     }
 }
 
@@ -155,7 +202,7 @@ impl Bench {
     }
 
     pub(crate) fn page_out(&self, space: &AddressSpace, pages: Pages) -> u64 {
-        self.vm.page_out(AT, &self.ram, space, pages)
+        self.vm.page_out(AT, &self.ram, space, pages).expect("mapped, and not locked")
     }
 
     /// The entry of a page; empty if it has no table.

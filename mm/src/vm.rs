@@ -195,7 +195,7 @@ impl Vm {
         machine: &M,
         space: &AddressSpace,
         pages: Pages,
-    ) -> u64 {
+    ) -> Result<u64, Refused> {
         reclaim::page_out(&self.store, at, machine, space, pages)
     }
 
@@ -381,14 +381,22 @@ impl Vm {
 
     /// `ftruncate`. A write of a page that is gone may still be under way: who owns the disk must not
     /// let it land in what the file is extended by later.
-    pub fn truncate<M: Machine>(
+    ///
+    /// `spaces` are those that may map the file privately: what they have copied of pages beyond the new
+    /// end goes as well.
+    pub fn truncate<'a, M: Machine>(
         &self,
         at: At,
         machine: &M,
         file: FileRef,
         bytes: u64,
+        spaces: impl IntoIterator<Item = &'a mut AddressSpace>,
     ) -> Result<(), FileError> {
-        page_cache::truncate(&self.store, at, machine, file, bytes)
+        page_cache::truncate(&self.store, at, machine, file, bytes)?;
+        for space in spaces {
+            unmap::clear_beyond(&self.store, at, machine, space, file);
+        }
+        Ok(())
     }
 
     /// The last name and the last mapping of `file` are gone: nothing of it needs to be kept.

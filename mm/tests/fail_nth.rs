@@ -11,6 +11,7 @@ use vellum_mm::Config;
 use vellum_mm::addr::{FileRef, PAGE_BYTES, Page, Pages};
 use vellum_mm::machine::Operation;
 use vellum_mm::objects::file::{Medium, Warmth};
+use vellum_mm::objects::groups::GroupId;
 use vellum_mm::objects::swap::SwapConfig;
 use vellum_mm::spaces::AddressSpace;
 use vellum_mm::spaces::advise::Advise;
@@ -39,8 +40,9 @@ struct Story {
 }
 
 impl Story {
-    fn new(fails: Fails, after: u64) -> Story {
+    fn new(fails: Fails, after: u64, groups: u16) -> Story {
         let mut config = Config::new(48);
+        config.groups = groups;
         config.swap = SwapConfig { slots: 64, page_cluster: 2, in_ram: false };
         let world = World::new(&config, after);
         match fails {
@@ -119,15 +121,25 @@ impl Story {
             let forked = story.world.vm.fork(at, hardware, &mut story.spaces[0]);
             forked.map(|child| story.spaces.push(child))
         });
+        self.join(1, GroupId(2), 3);
         let parent: Vec<_> = self.shown.iter().map(|(&(_, page), &stamp)| (page, stamp)).collect();
         self.shown.extend(parent.into_iter().map(|(page, stamp)| ((1, page), stamp)));
+    }
+
+    /// Where replacement is local, a space maps for a group that may hold so many frames.
+    fn join(&self, space: usize, group: GroupId, frames: usize) {
+        if let Some(groups) = &self.world.vm.store().groups {
+            groups.set_space(self.spaces[space].id(), group);
+            groups.set_allotment(group, frames);
+        }
     }
 
     fn page_out(&mut self) {
         for space in 0..self.spaces.len() {
             let all = Pages::new(Page(0x100), Page(0x30_0000));
             let (at, hardware) = (self.world.at(), &self.world.hardware);
-            self.world.vm.page_out(at, hardware, &self.spaces[space], all);
+            // Refused at last, for the holes; all that is mapped has been evicted then.
+            let _ = self.world.vm.page_out(at, hardware, &self.spaces[space], all);
             self.check();
         }
         self.world.settle();
@@ -145,6 +157,7 @@ impl Story {
             let made = story.world.vm.new_space(at, hardware, Layout::default());
             made.map(|space| story.spaces.push(space))
         });
+        self.join(0, GroupId(1), 5);
         let anonymous = Page(0x1000);
         self.map(anonymous, 6, None);
         self.map(Page(0x2000), 8, Some((file, Sharing::Shared)));
@@ -211,16 +224,19 @@ impl Story {
     }
 }
 
-/// Fails operation 0, 1, 2, … until the story ends before the operation that should fail.
+/// Fails operation 0, 1, 2, … until the story ends before the operation that should fail; where
+/// replacement is global, and where it is local.
 fn every(fails: Fails, least: u64) {
-    let mut errors = 0;
-    for after in 0.. {
-        let (failed, failures) = Story::new(fails, after).tell();
-        errors += failures;
-        if !failed {
-            assert!(after >= least, "only {after} operations could fail");
-            assert!(errors > 0, "no failure was ever reported");
-            return;
+    for groups in [0, 2] {
+        let mut errors = 0;
+        for after in 0.. {
+            let (failed, failures) = Story::new(fails, after, groups).tell();
+            errors += failures;
+            if !failed {
+                assert!(after >= least, "only {after} operations could fail");
+                assert!(errors > 0, "no failure was ever reported");
+                break;
+            }
         }
     }
 }

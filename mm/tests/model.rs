@@ -20,6 +20,7 @@ use vellum_mm::frames::census::Census;
 use vellum_mm::frames::table::{Flags, Kind};
 use vellum_mm::machine::Access;
 use vellum_mm::objects::file::{Medium, Warmth};
+use vellum_mm::objects::groups::GroupId;
 use vellum_mm::objects::store::Tunables;
 use vellum_mm::objects::swap::SwapConfig;
 use vellum_mm::replace::Choice;
@@ -77,6 +78,7 @@ struct Test {
     files: Vec<File>,
     next_stamp: u64,
     trace: bool,
+    groups: u16,
     /// How often something was refused for want of memory.
     refused: u64,
 }
@@ -92,6 +94,7 @@ impl Test {
         config.cpus = random.random_range(1..3);
         config.policy = Choice::of(["fifo", "clock", "lru", "random"][random.random_range(0..4)]);
         config.seed = seed;
+        config.groups = [0, 0, 1, 3][random.random_range(0..4)];
         config.requests = [1, 2, 64][random.random_range(0..3)];
         config.tunables = Tunables {
             fault_around_pages: [1, 4, 16][random.random_range(0..3)],
@@ -115,6 +118,7 @@ impl Test {
             files: Vec::new(),
             next_stamp: 1,
             trace,
+            groups: config.groups,
             refused: 0,
         }
     }
@@ -243,8 +247,27 @@ impl Test {
         let made =
             self.world.vm.new_space(self.world.at(), &self.world.hardware, Layout::default());
         match made {
-            Ok(space) => self.processes.push(Process { space, pages: BTreeMap::new() }),
+            Ok(space) => {
+                self.choose_group(&space);
+                self.processes.push(Process { space, pages: BTreeMap::new() });
+            }
             Err(_) => self.refused += 1,
+        }
+    }
+
+    /// Where replacement is local, lets a space map for any group, or for nobody.
+    fn choose_group(&mut self, space: &AddressSpace) {
+        if let Some(groups) = &self.world.vm.store().groups {
+            groups.set_space(space.id(), GroupId(self.random.random_range(0..=self.groups)));
+        }
+    }
+
+    /// Where replacement is local, lets a group hold more or fewer frames.
+    fn allot(&mut self) {
+        if let Some(groups) = &self.world.vm.store().groups {
+            let group = GroupId(self.random.random_range(1..=self.groups));
+            let frames = [usize::MAX, self.random.random_range(0..60)];
+            groups.set_allotment(group, frames[self.random.random_range(0..2)]);
         }
     }
 
@@ -393,11 +416,12 @@ impl Test {
     fn advise(&mut self) {
         let process = self.some_process();
         let pages = self.some_pages(process);
-        let advise = match self.below(7) {
+        let advise = match self.below(8) {
             0 | 1 => Advise::DontNeed,
             2 | 3 => Advise::Free,
             4 => Advise::WillNeed,
             5 => Advise::Cold,
+            6 => Advise::Remove,
             _ => Advise::Use(
                 [Advice::Normal, Advice::Random, Advice::Sequential][self.below(3) as usize],
             ),
@@ -411,6 +435,12 @@ impl Test {
             let refuses = match advise {
                 Advise::DontNeed | Advise::Cold => promise.locked,
                 Advise::Free => promise.locked || promise.file.is_some() || promise.shared,
+                Advise::Remove => {
+                    let memory =
+                        promise.file.is_some_and(|(n, _)| self.files[n].medium == Medium::Memory);
+                    let may_write = promise.shared && promise.rights.contains(Rights::WRITE);
+                    promise.locked || !memory || !may_write
+                }
                 _ => false,
             };
             if refuses {
@@ -420,6 +450,10 @@ impl Test {
             match advise {
                 Advise::DontNeed if !promise.shared => (promise.own, promise.lazy) = (None, false),
                 Advise::Free if promise.own.is_some() => promise.lazy = true,
+                Advise::Remove => {
+                    let (file, index) = promise.file.expect("shared memory");
+                    self.files[file].stamps.remove(&index);
+                }
                 _ => {}
             }
         }
@@ -437,9 +471,8 @@ impl Test {
         let result =
             if lock { vm.lock(hardware, space, pages) } else { vm.unlock(hardware, space, pages) };
         assert_eq!(result.err(), hole.map(Refused::Hole));
-        if hole.is_none() {
-            promises.range_mut(pages.start.0..pages.end.0).for_each(|(_, p)| p.locked = lock);
-        }
+        let end = hole.unwrap_or(pages.end);
+        promises.range_mut(pages.start.0..end.0).for_each(|(_, p)| p.locked = lock);
         self.note(|| format!("p{process} lock {lock} {pages:?} -> {result:?}"));
     }
 
@@ -459,6 +492,7 @@ impl Test {
         for promise in pages.values_mut() {
             promise.locked = false;
         }
+        self.choose_group(&space);
         self.processes.push(Process { space, pages });
         self.note(|| format!("p{process} fork"));
     }
@@ -518,9 +552,18 @@ impl Test {
             }
             _ if stamp.is_multiple_of(3) => {
                 let bytes = self.random.random_range(0..=(pages + 3) * PAGE_BYTES);
-                world.truncate(file.file, bytes);
+                let spaces = self.processes.iter_mut().map(|process| &mut process.space);
+                world.truncate(file.file, bytes, spaces);
                 file.bytes = bytes;
-                file.stamps.retain(|&index, _| index < bytes.div_ceil(PAGE_BYTES));
+                let end = bytes.div_ceil(PAGE_BYTES);
+                file.stamps.retain(|&index, _| index < end);
+                // Private copies of what is gone are gone as well.
+                let promises = self.processes.iter_mut().flat_map(|p| p.pages.values_mut());
+                for promise in promises {
+                    if promise.file.is_some_and(|(file, index)| file == n && index >= end) {
+                        (promise.own, promise.lazy) = (None, false);
+                    }
+                }
                 if self.trace {
                     println!("truncate {n} to {bytes}");
                 }
@@ -541,7 +584,16 @@ impl Test {
                 let _ = vm.make_room(at, hardware);
             }
             _ => {
-                vm.page_out(at, hardware, &self.processes[process].space, pages);
+                let Process { space, pages: promises } = &self.processes[process];
+                let refused = vm.page_out(at, hardware, space, pages).err();
+                let mut promised = pages.iter().filter_map(|page| promises.get(&page.0));
+                let hole = pages.iter().find(|page| !promises.contains_key(&page.0));
+                let expected = if promised.any(|promise| promise.locked) {
+                    Some(Refused::Invalid)
+                } else {
+                    hole.map(Refused::Hole)
+                };
+                assert_eq!(refused, expected, "page_out {pages:?}");
             }
         }
         self.note(|| format!("p{process} reclaim {pages:?}"));
@@ -562,7 +614,8 @@ impl Test {
             29..32 => self.lock(),
             32..36 => self.fork(),
             36..38 => self.exit(),
-            38..48 => self.file(),
+            38 => self.allot(),
+            39..48 => self.file(),
             48..54 => self.reclaim(),
             54..60 => drop(self.world.finish_one()),
             _ => {

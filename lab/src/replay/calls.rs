@@ -163,9 +163,10 @@ impl Replay<'_> {
                 self.flush_file(cpu, thread, file, 0..u64::MAX);
             }
             Call::Truncate { file, bytes, .. } => {
-                if let Some(&file) = self.files.get(&file) {
-                    let _ = self.vm.truncate(self.at(cpu), self.sim, file, bytes);
-                }
+                let Some(&file) = self.files.get(&file) else { return };
+                let at = self.at(cpu);
+                let spaces = self.spaces.iter_mut().filter_map(|slot| slot.space.as_mut());
+                let _ = self.vm.truncate(at, self.sim, file, bytes, spaces);
             }
             Call::Unlink { file, .. } => {
                 let Some(&file) = self.files.get(&file) else { return };
@@ -404,6 +405,7 @@ impl Replay<'_> {
             3 => Advise::WillNeed,
             4 => Advise::DontNeed,
             8 => Advise::Free,
+            9 => Advise::Remove,
             10 => Advise::Set(VmaFlags::DONT_FORK),
             11 => Advise::Clear(VmaFlags::DONT_FORK),
             14 => Advise::Set(VmaFlags::HUGE),
@@ -413,8 +415,7 @@ impl Replay<'_> {
             20 => Advise::Cold,
             21 => {
                 self.with_space(cpu, space, 0, 0, |r, at, s| {
-                    r.vm.page_out(at, r.sim, s, pages);
-                    Ok(())
+                    r.vm.page_out(at, r.sim, s, pages).map(|_| ())
                 });
                 return;
             }

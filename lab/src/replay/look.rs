@@ -6,11 +6,9 @@
 //!     fault rates            there is nothing to do
 //! ```
 
-use vellum_mm::addr::{Page, Pages};
 use vellum_mm::machine::At;
 use vellum_mm::objects::groups::GroupId;
 use vellum_mm::reclaim::load_control::{Decision, Interval, Job, Room, Rule, State as Phase};
-use vellum_mm::spaces::layout::USER_END;
 use vellum_trace::TraceError;
 
 use super::control::{Sample, Scope, Sums, Tracked};
@@ -160,12 +158,14 @@ impl Replay<'_> {
         let Some(control) = &self.control else { return };
         let suspended: Vec<bool> =
             control.jobs.iter().map(|job| job.phase == Phase::Suspended).collect();
-        let everything = Pages::new(Page(0), USER_END.page());
         let mut evicted = 0;
         for slot in &self.spaces {
             let Some(space) = &slot.space else { continue };
             if suspended[slot.source] && space.resident(self.vm.store()).pages() > 0 {
-                evicted += self.vm.page_out(at, self.sim, space, everything);
+                for pages in space.areas().iter().map(|area| area.pages) {
+                    // Locked areas are refused, and stay.
+                    evicted += self.vm.page_out(at, self.sim, space, pages).unwrap_or(0);
+                }
             }
         }
         if evicted > 0 {

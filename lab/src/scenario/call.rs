@@ -106,7 +106,7 @@ fn rights(words: &mut Words<'_>) -> Parsed<Rights> {
 
 fn advice(words: &mut Words<'_>) -> Parsed<Option<Advise>> {
     let what = "`normal`, `random`, `sequential`, `willneed`, `dontneed`, `free`, `cold`, \
-                `pageout`, `dontfork` or `wipeonfork`";
+                `pageout`, `remove`, `dontfork` or `wipeonfork`";
     Ok(Some(match words.word(what)? {
         "normal" => Advise::Use(Advice::Normal),
         "random" => Advise::Use(Advice::Random),
@@ -115,6 +115,7 @@ fn advice(words: &mut Words<'_>) -> Parsed<Option<Advise>> {
         "dontneed" => Advise::DontNeed,
         "free" => Advise::Free,
         "cold" => Advise::Cold,
+        "remove" => Advise::Remove,
         "dontfork" => Advise::Set(VmaFlags::DONT_FORK),
         "wipeonfork" => Advise::Set(VmaFlags::WIPE_ON_FORK),
         "pageout" => return Ok(None),

@@ -50,7 +50,7 @@
 //! P: mprotect ADDR N RIGHTS                RIGHTS: none, or some of rwx
 //! P: brk ADDR
 //! P: madvise ADDR N WHAT                   WHAT: normal, random, sequential, willneed, dontneed,
-//!                                          free, cold, pageout, dontfork or wipeonfork
+//!                                          free, cold, pageout, remove, dontfork, wipeonfork
 //! P: mlock ADDR N, P: munlock ADDR N
 //! P: read|write|exec ADDR [N]              uses N pages, one after the other, until a signal
 //! P: fork Q

@@ -327,7 +327,8 @@ impl World for SimWorld<'_> {
             }
             Action::Truncate(file, pages) => {
                 let (file, bytes) = (self.file(file), pages * PAGE_BYTES);
-                let cut = self.vm.truncate(AT, &self.machine, file, bytes);
+                let spaces = self.spaces.iter_mut().filter_map(|slot| slot.space.as_mut());
+                let cut = self.vm.truncate(AT, &self.machine, file, bytes, spaces);
                 cut.map_err(|error| format!("refused: {error:?}"))?;
             }
             Action::Forget(file) => {

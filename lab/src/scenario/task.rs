@@ -326,10 +326,7 @@ impl SimWorld<'_> {
             Call::Protect(pages, rights) => vm.protect(AT, machine, space, pages, rights),
             Call::Brk(end) => vm.brk(AT, machine, space, end),
             Call::Advise(pages, Some(advise)) => vm.advise(AT, machine, space, pages, advise),
-            Call::Advise(pages, None) => {
-                vm.page_out(AT, machine, space, pages);
-                Ok(())
-            }
+            Call::Advise(pages, None) => vm.page_out(AT, machine, space, pages).map(|_| ()),
             Call::Unlock(pages) => vm.unlock(machine, space, pages),
             _ => unreachable!("{call:?} is no mere change"),
         }

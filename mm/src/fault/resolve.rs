@@ -40,7 +40,9 @@ pub enum Cause {
     /// The disk could not supply the page: SIGBUS.
     Io,
     /// Nothing can be evicted. The world chooses the victim (see [`account::oom`](crate::account::oom));
-    /// if another process was killed, the fault may be tried again.
+    /// if another process was killed, the fault may be tried again. Where several processors are at
+    /// work, the last frames may be in the hands of others, who are about to make them evictable: such
+    /// a world tries again before it kills.
     OutOfMemory,
 }
 
@@ -74,7 +76,8 @@ pub enum Resolved {
 pub enum Outcome {
     /// The access can be restarted.
     Done(Resolved),
-    /// The fault can be tried again when this request has ended.
+    /// The fault can be tried again when this request has ended. It may have ended already, and its
+    /// number be in use again, where other processors complete requests; to try too early does no harm.
     Wait {
         /// What to wait for.
         request: RequestId,
@@ -410,7 +413,7 @@ mod tests {
         assert!(bench.touch(&mut space, PAGE.up(1), Read).is_ok());
         let beyond = Err(Cause::Violation(Violation::BeyondFile));
         assert_eq!(bench.touch(&mut space, PAGE.up(2), Read), beyond);
-        bench.vm.truncate(AT, &bench.ram, file, 1).unwrap();
+        bench.vm.truncate(AT, &bench.ram, file, 1, [&mut space]).unwrap();
         assert_eq!(bench.entry(&space, PAGE.up(1)), Entry(0), "truncating took the entry");
         assert_eq!(bench.touch(&mut space, PAGE.up(1), Read), beyond);
         bench.check(&[&space]);

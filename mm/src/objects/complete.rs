@@ -34,6 +34,8 @@ pub fn completed<M: Machine>(
 ) -> Request {
     let request = store.end_request(id);
     for (i, &frame) in request.frames().iter().enumerate() {
+        // A file's frame shows what it is before its request exists. One that is read from swap may not
+        // yet: who reads keeps it locked until the request has its number.
         let file = match store.frames.table.peek(frame).kind() {
             Kind::File => Some(owner_of(store.frames.table.peek_owner(frame))),
             _ => None,

@@ -24,19 +24,22 @@ pub(crate) fn unmap_everywhere<M: Machine>(
     // Ends: each turn takes one entry out of the reverse map.
     while let Some(entry_at) = rmap::entries(machine, frame).next() {
         let (space, page) = x86::page_of(&store.frames, entry_at);
-        let old = x86::swap(x86::word_at(machine, entry_at), instead);
+        rmap::remove(&store.frames, at, machine, frame, entry_at);
+        store.resident_down(space, resides);
+        if instead != Entry(0) {
+            store.resident_up(space, Resides::Swapped);
+        }
+        let word = x86::word_at(machine, entry_at);
+        if seen || x86::load(word).has(ACCESSED) {
+            store.used_then_gone(space);
+        }
+        // Last: an owner that finds the entry changed does not wait for this frame's lock. It may end
+        // the table and the space at once, of which all must be counted by then.
+        let old = x86::swap(word, instead);
         debug_assert_eq!(old.frame(), frame.frame(), "the reverse map names another frame's entry");
         machine.invalidate(space, crate::addr::Pages::at(page, 1));
         if old.has(DIRTY) {
             frame.set(Flags::DIRTY);
-        }
-        rmap::remove(&store.frames, at, machine, frame, entry_at);
-        store.resident_down(space, resides);
-        if seen || old.has(ACCESSED) {
-            store.used_then_gone(space);
-        }
-        if instead != Entry(0) {
-            store.resident_up(space, Resides::Swapped);
         }
         count += 1;
     }
@@ -63,7 +66,8 @@ mod tests {
     use crate::machine::Access;
     use crate::objects::file::Medium;
     use crate::spaces::vma::Sharing;
-    use crate::testing::{AT, Bench};
+    use crate::testing::{AT, Bench, Meddled, Moment};
+    use core::cell::Cell;
 
     #[test]
     fn every_space_loses_the_page_and_every_tlb_is_told() {
@@ -91,5 +95,26 @@ mod tests {
         told.sort_unstable();
         assert_eq!(told, [(a.id(), low), (b.id(), high)]);
         assert_eq!((bench.entry(&a, low), bench.entry(&b, high)), (Entry(0), Entry(0)));
+    }
+
+    #[test]
+    fn when_an_owner_can_see_that_a_page_is_gone_it_is_counted() {
+        let bench = Bench::new(64, 8);
+        let mut space = bench.space();
+        let pages = bench.map(&mut space, Page(0x1000), 1);
+        bench.touch(&mut space, Page(0x1000), Access::Write).unwrap();
+        let seen = Cell::new(None);
+        let meddle = |moment| {
+            if moment == Moment::Invalidated {
+                let resident = space.resident(bench.vm.store());
+                seen.set(Some((bench.entry(&space, Page(0x1000)).0, resident.swapped)));
+            }
+        };
+        let machine = Meddled { ram: &bench.ram, meddle: &meddle };
+        assert_eq!(bench.vm.page_out(AT, &machine, &space, pages), Ok(1));
+        let (entry, swapped) = seen.get().expect("a TLB was told");
+        assert!(entry != 0 && swapped == 1);
+        bench.settle();
+        bench.check(&[&space]);
     }
 }

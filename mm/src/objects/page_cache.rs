@@ -277,35 +277,39 @@ fn read<'a, M: Machine>(
     let Some(first) = needed.or_else(|| window.clone().find(|&i| missing(object, i))) else {
         return Find::Beyond;
     };
-    if store.is_full_of_requests() {
-        return wait_for_room(store);
+    // Ends: a turn without an answer means that other processors have ended requests meanwhile.
+    loop {
+        if store.is_full_of_requests() {
+            match wait_for_room(store) {
+                Some(wait) => return wait,
+                None => continue,
+            }
+        }
+        if !machine.permits(Operation::Io) {
+            return Find::Failed;
+        }
+        // Downwards first, as far as pages are missing, then upwards: one run around the needed page.
+        let mut start = first;
+        while start > window.start && missing(object, start - 1) {
+            start -= 1;
+        }
+        let mut end = first + 1;
+        while end < window.end && missing(object, end) {
+            end += 1;
+        }
+        if end - start > IO_PAGES_MAX as u64 {
+            start = first;
+            end = end.min(start + IO_PAGES_MAX as u64);
+        }
+        let reserved = reserve_run(store, at, machine, file, object, first, start..end);
+        let Ok(run) = reserved else { return Find::NoMemory };
+        if let Some(found) = submit_read(store, at, machine, file, object, run) {
+            return found;
+        }
     }
-    if !machine.permits(Operation::Io) {
-        return Find::Failed;
-    }
-    // Downwards first, as far as pages are missing, then upwards: one run around the needed page.
-    let mut start = first;
-    while start > window.start && missing(object, start - 1) {
-        start -= 1;
-    }
-    let mut end = first + 1;
-    while end < window.end && missing(object, end) {
-        end += 1;
-    }
-    if end - start > IO_PAGES_MAX as u64 {
-        start = first;
-        end = end.min(start + IO_PAGES_MAX as u64);
-    }
-    if let Err(NoMemory) =
-        reserve_run(store, at, machine, file, object, first, &mut start, &mut end)
-    {
-        return Find::NoMemory;
-    }
-    submit_read(store, at, machine, file, object, start..end)
 }
 
-/// Takes frames for `start..end`, for `first` before all; narrows the range where memory ends.
-#[allow(clippy::too_many_arguments)] // one step of `read`, split off for its length
+/// Takes frames for the pages of `run`, for `first` before all. Returns those that memory sufficed for.
 fn reserve_run<M: Machine>(
     store: &Store,
     at: At,
@@ -313,9 +317,8 @@ fn reserve_run<M: Machine>(
     file: FileRef,
     object: &mut FileObject,
     first: u64,
-    start: &mut u64,
-    end: &mut u64,
-) -> Result<(), NoMemory> {
+    mut run: Range<u64>,
+) -> Result<Range<u64>, NoMemory> {
     let mut take = |index| -> Result<(), NoMemory> {
         let mut locked = take_frame(store, at, machine, file, object, index)?;
         locked.set(Flags::READING);
@@ -323,21 +326,23 @@ fn reserve_run<M: Machine>(
     };
     take(first)?;
     let plenty = || store.frames.zone().level() == Level::Plenty;
-    for index in first + 1..*end {
+    for index in first + 1..run.end {
         if !plenty() || take(index).is_err() {
-            *end = index;
+            run.end = index;
             break;
         }
     }
-    for index in (*start..first).rev() {
+    for index in (run.start..first).rev() {
         if !plenty() || take(index).is_err() {
-            *start = index + 1;
+            run.start = index + 1;
             break;
         }
     }
-    Ok(())
+    Ok(run)
 }
 
+/// Starts to read the pages of `run`, for which there are frames; `None` if there was no room in the
+/// queue, and now there is.
 fn submit_read<'a, M: Machine>(
     store: &'a Store,
     at: At,
@@ -345,7 +350,7 @@ fn submit_read<'a, M: Machine>(
     file: FileRef,
     object: &mut FileObject,
     run: Range<u64>,
-) -> Find<'a> {
+) -> Option<Find<'a>> {
     let mut frames = [Frame(0); IO_PAGES_MAX];
     let count = (run.end - run.start) as usize;
     for (place, index) in frames.iter_mut().zip(run.clone()) {
@@ -371,13 +376,14 @@ fn submit_read<'a, M: Machine>(
     }
     store.counters(at).file_read.add(count as u64);
     machine.happened(Event::Io { target, frame: frames[0], pages: count as u32, write: false });
-    Find::Wait { request, own: true }
+    Some(Find::Wait { request, own: true })
 }
 
-/// All requests are under way: any of them makes room when it ends.
-pub(crate) fn wait_for_room(store: &Store) -> Find<'_> {
+/// All requests are under way: any of them makes room when it ends. `None` if all have ended since that
+/// was found, so that there is room.
+pub(crate) fn wait_for_room(store: &Store) -> Option<Find<'_>> {
     let some = store.requests.lock().some();
-    some.map_or(Find::Failed, |request| Find::Wait { request, own: false })
+    some.map(|request| Find::Wait { request, own: false })
 }
 
 /// Brings a page of shared memory back from its slot.
@@ -390,25 +396,34 @@ fn read_swapped<'a, M: Machine>(
     index: u64,
     slot: Slot,
 ) -> Find<'a> {
-    if !machine.permits(Operation::Io) {
-        return Find::Failed;
-    }
-    let Ok(mut locked) = take_frame(store, at, machine, file, object, index) else {
-        return Find::NoMemory;
-    };
-    let target = Target::Swap(slot);
-    let frame = locked.frame();
-    let submitted = store.submit(Direction::Read, target, &[frame]);
-    let Some(request) = submitted else {
+    // Ends: a turn without an answer means that other processors have ended requests meanwhile.
+    loop {
+        if !machine.permits(Operation::Io) {
+            return Find::Failed;
+        }
+        let Ok(mut locked) = take_frame(store, at, machine, file, object, index) else {
+            return Find::NoMemory;
+        };
+        let frame = locked.frame();
+        locked.set(Flags::READING);
+        // The end of the request looks at what kind of frame it was for: that must be known by then.
+        drop(locked);
+        let target = Target::Swap(slot);
+        let submitted = store.submit(Direction::Read, target, &[frame]);
+        let mut locked = store.frames.table.lock(frame);
+        if let Some(request) = submitted {
+            locked.set_rmap(u64::from(request.0));
+            store.counters(at).swapped_in.add(1);
+            machine.happened(Event::Io { target, frame, pages: 1, write: false });
+            return Find::Wait { request, own: true };
+        }
         remove(store, at, machine, object, index, Cached::Swapped(slot));
+        locked.clear(Flags::READING);
         store.release(at, machine, locked);
-        return wait_for_room(store);
-    };
-    locked.set(Flags::READING);
-    locked.set_rmap(u64::from(request.0));
-    store.counters(at).swapped_in.add(1);
-    machine.happened(Event::Io { target, frame, pages: 1, write: false });
-    Find::Wait { request, own: true }
+        if let Some(wait) = wait_for_room(store) {
+            return wait;
+        }
+    }
 }
 
 /// Sets the size of a file. Pages beyond the new end leave the cache and every page table that maps them; a program
@@ -430,6 +445,21 @@ pub fn truncate<M: Machine>(
     object.bytes = bytes;
     drop_pages(store, at, machine, &mut object, keep..end);
     Ok(())
+}
+
+/// Drops `pages` of a shared memory object, wherever they are: they are zeros again.
+pub(crate) fn punch<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    file: FileRef,
+    pages: Range<u64>,
+) {
+    let object = store.files.get(file);
+    let mut object = object.lock();
+    debug_assert_eq!(object.medium, Medium::Memory, "{file:?} would be read from its disk again");
+    let end = pages.end.min(object.pages());
+    drop_pages(store, at, machine, &mut object, pages.start..end);
 }
 
 /// Forgets a file that has no name and is mapped nowhere: its pages need not be kept.
@@ -535,7 +565,7 @@ mod tests {
         let file = bench.file(1, Medium::Disk);
         let waits = bench.vm.read_page(AT, &bench.ram, file, 0);
         assert!(matches!(waits, crate::vm::FileOutcome::Wait(_)));
-        bench.vm.truncate(AT, &bench.ram, file, 0).unwrap();
+        bench.vm.truncate(AT, &bench.ram, file, 0, []).unwrap();
         assert_eq!(bench.vm.census().file, 1, "the frame is still the disk's");
         bench.settle();
         assert_eq!(bench.vm.census(), boot);
@@ -545,7 +575,7 @@ mod tests {
     fn a_file_cannot_have_more_pages_than_a_descriptor_can_name() {
         let bench = Bench::new(64, 0);
         let file = bench.file(1, Medium::Disk);
-        let huge = bench.vm.truncate(AT, &bench.ram, file, u64::MAX);
+        let huge = bench.vm.truncate(AT, &bench.ram, file, u64::MAX, []);
         assert_eq!(huge, Err(FileError::TooLarge));
         let write = bench.vm.write_page(AT, &bench.ram, file, FILE_PAGES_MAX, 0, 1);
         assert!(matches!(write, crate::vm::FileOutcome::Failed(_)));

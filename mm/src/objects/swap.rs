@@ -42,6 +42,7 @@ impl SwapConfig {
 pub struct Swap {
     config: SwapConfig,
     /// One bit a slot: a page of shared memory is in it, so that it is not read ahead as anonymous.
+    /// Locked by who holds the slots.
     of_files: Mutex<Box<[u64]>>,
     /// Which slots are in use by how many, and which frames hold a copy of one.
     pub slots: Mutex<Slots>,
@@ -80,20 +81,35 @@ impl Swap {
 
     /// Takes a free slot for a page of shared memory: the index of its file will name it.
     pub(crate) fn reserve_for_file(&self) -> Option<Slot> {
-        let slot = self.slots.lock().alloc()?;
+        let mut slots = self.slots.lock();
+        let slot = slots.alloc()?;
         self.of_files.lock()[slot.0 as usize / 64] |= 1 << (slot.0 % 64);
         Some(slot)
     }
 
     /// The index of a file no longer names `slot`, which is free now.
     pub(crate) fn release_of_file(&self, slot: Slot) {
+        let mut slots = self.slots.lock();
         self.of_files.lock()[slot.0 as usize / 64] &= !(1 << (slot.0 % 64));
-        let last = self.slots.lock().free(slot);
+        let last = slots.free(slot);
         debug_assert!(last, "{slot:?} of a file has other uses");
     }
 
-    fn is_of_file(&self, slot: u32) -> bool {
-        self.of_files.lock()[slot as usize / 64] & 1 << (slot % 64) != 0
+    /// Whether an anonymous page is in `slot`, and no frame has a copy of it.
+    fn is_on_device(&self, slots: &Slots, slot: Slot) -> bool {
+        slots.count(slot) > 0
+            && slots.cached(slot).is_none()
+            && self.of_files.lock()[slot.0 as usize / 64] & 1 << (slot.0 % 64) == 0
+    }
+
+    /// Makes `frame` the one that `slot` is read into, unless there is one or nothing to read.
+    fn claim(&self, slot: Slot, frame: Frame) -> bool {
+        let mut slots = self.slots.lock();
+        let is_on_device = self.is_on_device(&slots, slot);
+        if is_on_device {
+            slots.set_cached(slot, frame);
+        }
+        is_on_device
     }
 
     /// One entry more names `slot`.
@@ -137,32 +153,60 @@ impl Swap {
     }
 }
 
-/// Finds the contents of `slot`, starting to read it and its neighbours if they are on the device.
+/// Finds the contents of `slot`, which an entry of the caller names, starting to read it and its
+/// neighbours if they are on the device.
 pub fn find<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Find<'a> {
-    if let Some(frame) = store.swap.cached(slot) {
-        let locked = store.frames.table.lock(frame);
-        if locked.state().has(Flags::READING) {
-            return Find::Wait { request: RequestId(locked.rmap() as u32), own: false };
+    // Ends: a turn without an answer means that another processor has begun to read the slot, or has
+    // ended a request; the next turn finds what it did.
+    loop {
+        if let Some(locked) = lock_cached(store, slot) {
+            if locked.state().has(Flags::READING) {
+                return Find::Wait { request: RequestId(locked.rmap() as u32), own: false };
+            }
+            return Find::Ready(locked);
         }
-        return Find::Ready(locked);
+        if let Some(found) = read(store, at, machine, slot) {
+            return found;
+        }
     }
+}
+
+/// The frame that holds a copy of `slot`.
+fn lock_cached(store: &Store, slot: Slot) -> Option<Locked<'_>> {
+    // Ends: a frame that has left the cache before it was locked is no longer found.
+    loop {
+        let locked = store.frames.table.lock(store.swap.cached(slot)?);
+        if locked.state().has(Flags::IN_SWAP) && slot_of(&locked) == slot {
+            return Some(locked);
+        }
+    }
+}
+
+/// Starts to read `slot` and its neighbours; `None` if another processor is about to, or has just made
+/// the room in the queue that was missing.
+fn read<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Option<Find<'a>> {
     if store.is_full_of_requests() {
         return page_cache::wait_for_room(store);
     }
     if !machine.permits(Operation::Io) {
-        return Find::Failed;
+        return Some(Find::Failed);
     }
-    let mut frames = [Frame(0); IO_PAGES_MAX];
-    let Ok(first) = take_frame(store, at, machine, slot) else { return Find::NoMemory };
+    // All stay locked until the request is theirs: nobody may find one that reads for no request, and
+    // the disk may not be done with one before.
+    let mut frames = [const { None }; IO_PAGES_MAX];
+    let first = match take_frame(store, at, machine, slot) {
+        Ok(first) => first?,
+        Err(NoMemory) => return Some(Find::NoMemory),
+    };
     let run = neighbours(store, slot);
     let place = (slot.0 - run.start.0) as usize;
-    frames[place] = first;
+    frames[place] = Some(first);
     let (mut from, mut to) = (place, place + 1);
     let mut take = |i: usize| {
         let plenty = store.frames.zone().level() == Level::Plenty;
         let slot = Slot(run.start.0 + i as u32);
-        let taken = plenty.then(|| take_frame(store, at, machine, slot).ok()).flatten();
-        taken.inspect(|&frame| frames[i] = frame).is_some()
+        frames[i] = plenty.then(|| take_frame(store, at, machine, slot).ok().flatten()).flatten();
+        frames[i].is_some()
     };
     while to < (run.end.0 - run.start.0) as usize && take(to) {
         to += 1;
@@ -170,21 +214,25 @@ pub fn find<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -
     while from > 0 && take(from - 1) {
         from -= 1;
     }
+    let mut numbers = [Frame(0); IO_PAGES_MAX];
+    for (number, frame) in numbers.iter_mut().zip(frames[from..to].iter().flatten()) {
+        *number = frame.frame();
+    }
     let target = Target::Swap(Slot(run.start.0 + from as u32));
-    let submitted = store.submit(Direction::Read, target, &frames[from..to]);
+    let submitted = store.submit(Direction::Read, target, &numbers[..to - from]);
     let Some(request) = submitted else {
-        for &frame in &frames[from..to] {
-            give_up(store, at, machine, store.frames.table.lock(frame));
+        for frame in frames.into_iter().flatten() {
+            give_up(store, at, machine, frame);
         }
         return page_cache::wait_for_room(store);
     };
-    for &frame in &frames[from..to] {
-        store.frames.table.lock(frame).set_rmap(u64::from(request.0));
+    for mut frame in frames.into_iter().flatten() {
+        frame.set_rmap(u64::from(request.0));
     }
     let pages = (to - from) as u32;
     store.counters(at).swapped_in.add(u64::from(pages));
-    machine.happened(Event::Io { target, frame: frames[from], pages, write: false });
-    Find::Wait { request, own: true }
+    machine.happened(Event::Io { target, frame: numbers[0], pages, write: false });
+    Some(Find::Wait { request, own: true })
 }
 
 /// The slots to read with `slot`: those of its cluster next to it that hold something not in memory.
@@ -194,11 +242,7 @@ fn neighbours(store: &Store, slot: Slot) -> Range<Slot> {
     }
     let slots = store.swap.slots.lock();
     let cluster = slots.cluster(slot, u32::from(store.swap.config.page_cluster));
-    let wanted = |slot: u32| {
-        slots.count(Slot(slot)) > 0
-            && slots.cached(Slot(slot)).is_none()
-            && !store.swap.is_of_file(slot)
-    };
+    let wanted = |slot: u32| store.swap.is_on_device(&slots, Slot(slot));
     let mut start = slot.0;
     while start > cluster.start && wanted(start - 1) {
         start -= 1;
@@ -210,18 +254,22 @@ fn neighbours(store: &Store, slot: Slot) -> Range<Slot> {
     Slot(start)..Slot(end)
 }
 
-/// Takes a frame to read `slot` into; it is in the swap cache from now on.
-fn take_frame<M: Machine>(
-    store: &Store,
+/// Takes a frame to read `slot` into; it is in the swap cache from now on. `None` if what is in the
+/// slot is not on the device any more, or another frame is its copy.
+fn take_frame<'a, M: Machine>(
+    store: &'a Store,
     at: At,
     machine: &M,
     slot: Slot,
-) -> Result<Frame, NoMemory> {
+) -> Result<Option<Locked<'a>>, NoMemory> {
     let mut locked = store.alloc(at, machine, Kind::Anon)?;
+    if !store.swap.claim(slot, locked.frame()) {
+        store.release(at, machine, locked);
+        return Ok(None);
+    }
     locked.set(Flags::READING | Flags::IN_SWAP);
     locked.set_owner(u64::from(slot.0));
-    store.swap.slots.lock().set_cached(slot, locked.frame());
-    Ok(locked.frame())
+    Ok(Some(locked))
 }
 
 /// The slot that a frame in the swap cache holds a copy of.
@@ -283,8 +331,10 @@ mod tests {
     use super::*;
     use crate::Config;
     use crate::addr::{Page, Pages};
+    use crate::fault::{Attempt, Outcome};
     use crate::machine::Access;
-    use crate::testing::{AT, Bench};
+    use crate::testing::{AT, Bench, Meddled, Moment};
+    use core::cell::RefCell;
 
     const PAGE: Page = Page(0x1000);
 
@@ -316,6 +366,77 @@ mod tests {
             assert_eq!(bench.vm.store().swap.used(), 0, "{slots} slots");
             bench.check(&[&space]);
         }
+    }
+
+    /// Two spaces that share so many pages, all of which are in their slots only.
+    fn shared_in_swap(
+        pages: u64,
+    ) -> (Bench, crate::spaces::AddressSpace, crate::spaces::AddressSpace) {
+        let mut config = Config::new(64);
+        config.swap = SwapConfig { slots: 16, page_cluster: 2, in_ram: false };
+        let bench = Bench::with(&config);
+        let mut a = bench.space();
+        let pages = bench.map(&mut a, PAGE, pages);
+        for page in pages.iter() {
+            bench.touch(&mut a, page, Access::Write).unwrap();
+        }
+        bench.page_out(&a, pages);
+        bench.settle();
+        let b = bench.fork(&mut a);
+        (bench, a, b)
+    }
+
+    #[test]
+    fn two_processors_that_fault_on_one_slot_at_once_wait_for_one_request() {
+        for operation in [Operation::Io, Operation::AllocFrame] {
+            let (bench, mut a, b) = shared_in_swap(1);
+            let others = RefCell::new((b, None));
+            let meddle = |moment| {
+                let (b, waits) = &mut *others.borrow_mut();
+                if moment == Moment::Asked(operation) && waits.is_none() {
+                    *waits = Some(bench.fault(b, PAGE, Access::Read));
+                }
+            };
+            let machine = Meddled { ram: &bench.ram, meddle: &meddle };
+            let address = PAGE.address();
+            let waits = bench.vm.fault(AT, &machine, &mut a, address, Access::Read, Attempt::First);
+            let (mut b, Some(Outcome::Wait { request, own: true })) = others.into_inner() else {
+                panic!("the other one was first");
+            };
+            assert_eq!(waits, Outcome::Wait { request, own: false }, "after {operation:?}");
+            assert_eq!(bench.settle().len(), 1);
+            for space in [&mut a, &mut b] {
+                bench.touch(space, PAGE, Access::Read).unwrap();
+            }
+            assert_eq!(bench.entry(&a, PAGE).frame(), bench.entry(&b, PAGE).frame());
+            bench.check(&[&a, &b]);
+        }
+    }
+
+    #[test]
+    fn a_neighbour_that_is_freed_meanwhile_is_not_read_ahead() {
+        let (bench, mut a, b) = shared_in_swap(2);
+        let neighbour = Pages::at(PAGE.up(1), 1);
+        bench.vm.unmap(AT, &bench.ram, &mut a, neighbour).unwrap();
+        let others = RefCell::new((b, 0));
+        let meddle = |moment| {
+            let (b, frames) = &mut *others.borrow_mut();
+            if moment == Moment::Asked(Operation::AllocFrame) {
+                *frames += 1;
+                if *frames == 2 {
+                    bench.vm.unmap(AT, &bench.ram, b, neighbour).unwrap();
+                }
+            }
+        };
+        let machine = Meddled { ram: &bench.ram, meddle: &meddle };
+        let address = PAGE.address();
+        let waits = bench.vm.fault(AT, &machine, &mut a, address, Access::Read, Attempt::First);
+        assert!(matches!(waits, Outcome::Wait { own: true, .. }));
+        let (b, frames) = others.into_inner();
+        assert_eq!(frames, 2, "one for the page, and one for its neighbour");
+        assert_eq!(bench.vm.store().swap.used(), 1);
+        assert_eq!(bench.settle()[0].frames().len(), 1);
+        bench.check(&[&a, &b]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::detach::protect_everywhere;
 use super::file::{FileObject, Medium};
 use super::index::Cached;
 use super::io::{Direction, IO_PAGES_MAX, RequestId};
-use super::store::Store;
+use super::store::{Store, file_page};
 use crate::addr::{FileRef, Frame};
 use crate::event::{Event, Target};
 use crate::frames::table::Flags;
@@ -57,7 +57,11 @@ pub fn write_back<M: Machine>(
         }
         next = run.end;
         let count = run.end - run.start;
-        written.last = write_run(store, at, machine, file, &object, run).or(written.last);
+        let Some(request) = write_run(store, at, machine, file, &object, run) else {
+            written.more = true;
+            break;
+        };
+        written.last = Some(request);
         written.pages += count;
     }
     written
@@ -102,17 +106,30 @@ fn write_run<M: Machine>(
         };
         *place = frame;
     }
-    let target = Target::File(file, run.start);
-    let submitted = store.submit(Direction::Write, target, &frames[..count])?;
+    // Before the disk can begin: a write that it has not seen must be caught.
     for &frame in &frames[..count] {
         let mut locked = store.frames.table.lock(frame);
         protect_everywhere(store, machine, &locked);
         locked.clear(Flags::DIRTY);
         locked.set(Flags::WRITING);
     }
+    let target = Target::File(file, run.start);
+    let submitted = store.submit(Direction::Write, target, &frames[..count]);
+    if submitted.is_none() {
+        // Other processors took the last room in the queue.
+        for &frame in &frames[..count] {
+            let mut locked = store.frames.table.lock(frame);
+            locked.clear(Flags::WRITING);
+            locked.set(Flags::DIRTY);
+            // An eviction that met it meanwhile left it to the end of the write.
+            let page = file_page(locked.owner());
+            store.list(&mut locked, page);
+        }
+        return None;
+    }
     store.counters(at).written.add(count as u64);
     machine.happened(Event::Io { target, frame: frames[0], pages: count as u32, write: true });
-    Some(submitted)
+    submitted
 }
 
 #[cfg(test)]
@@ -123,8 +140,9 @@ mod tests {
     use crate::machine::Access;
     use crate::objects::file::Medium;
     use crate::spaces::vma::Sharing;
-    use crate::testing::{AT, Bench};
+    use crate::testing::{AT, Bench, Meddled, Moment};
     use crate::translate::x86_64::WRITE;
+    use core::cell::Cell;
 
     const PAGE: Page = Page(0x1000);
 
@@ -144,6 +162,25 @@ mod tests {
         bench.settle();
         assert!(bench.state(frame).has(Flags::DIRTY), "it was written while the disk read it");
         bench.check(&[&space]);
+    }
+
+    #[test]
+    fn the_disk_begins_when_no_write_can_pass_unseen() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let file = bench.file(1, Medium::Disk);
+        bench.map_file(&mut space, PAGE, (file, 1), Sharing::Shared);
+        bench.touch(&mut space, PAGE, Access::Write).unwrap();
+        let protected = Cell::new(false);
+        let meddle = |moment| {
+            if moment == Moment::Invalidated {
+                protected.set(true);
+                assert_eq!(bench.vm.store().requests.lock().queued(), 0, "it would miss a write");
+            }
+        };
+        let machine = Meddled { ram: &bench.ram, meddle: &meddle };
+        assert_eq!(bench.vm.write_back(AT, &machine, file, 0..1, 9).pages, 1);
+        assert!(protected.get());
     }
 
     #[test]

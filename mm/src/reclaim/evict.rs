@@ -27,6 +27,8 @@ use crate::objects::{Store, page_cache, swap};
 use crate::replace::{PageId, Witness};
 use crate::spaces::AddressSpace;
 use crate::spaces::advise::resident_frames;
+use crate::spaces::map::Refused;
+use crate::spaces::vma::VmaFlags;
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, NO_RECENCY, WRITE};
 
 /// What became of a victim.
@@ -295,15 +297,22 @@ impl<M: Machine> Witness for Look<'_, M> {
 
 /// Evicts the pages of `pages` that only this space maps (`MADV_PAGEOUT`). Returns how many left or
 /// are leaving.
+///
+/// # Errors
+/// `Invalid` if an area is locked: pages below it have been evicted then; `Hole` if some pages are in no
+/// area: all others have been.
 pub fn page_out<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
     space: &AddressSpace,
     pages: Pages,
-) -> u64 {
+) -> Result<u64, Refused> {
     let mut count = 0;
     for area in space.areas().iter_range(pages) {
+        if area.flags.contains(VmaFlags::LOCKED) {
+            return Err(Refused::Invalid);
+        }
         let part = area.pages.intersect(pages);
         resident_frames(machine, space, part, |_, frame| {
             let state = store.frames.table.peek(frame);
@@ -313,5 +322,6 @@ pub fn page_out<M: Machine>(
             }
         });
     }
-    count
+    space.areas().covered(pages).map_err(Refused::Hole)?;
+    Ok(count)
 }

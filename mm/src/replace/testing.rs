@@ -81,8 +81,13 @@ pub(super) struct Memory {
 impl Memory {
     /// Empty frames under the policy that users call `spec`.
     pub(super) fn new(spec: &str, frames: usize) -> Memory {
+        Memory::of_pages(spec, frames, None)
+    }
+
+    /// As `new`; the pages are the numbers below `pages`, if that is known.
+    fn of_pages(spec: &str, frames: usize, pages: Option<u32>) -> Memory {
         let choice = Choice::parse(spec).expect("a registered policy");
-        let policy = choice.make(&Parameters::new(frames));
+        let policy = choice.make(&Parameters { pages, ..Parameters::new(frames) });
         Memory { policy, holds: vec![None; frames], bits: Bits::new(frames) }
     }
 
@@ -242,16 +247,17 @@ fn agree(spec: &str, frames: usize, steps: &[Step], mut model: Box<dyn Model>, c
     }
 }
 
-/// The pages that any policy holds in `small` frames it holds in `large` ones, after every reference
-/// of many random strings.
+/// The pages that a policy holds in some frames it holds in more, after every reference of many random
+/// strings.
 pub(super) fn includes(spec: &str) {
     for seed in 0..500 {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
-        let pages = rng.random_range(2..20_u64);
-        let steps: Vec<Step> = (0..200)
-            .map(|_| Step::Use(rng.random_range(0..pages) * rng.random_range(0..pages) / pages))
-            .collect();
-        let mut sizes: Vec<Memory> = (1..10).map(|frames| Memory::new(spec, frames)).collect();
+        let pages = rng.random_range(2..20_u32);
+        let mut below = || u64::from(rng.random_range(0..pages));
+        let steps: Vec<Step> =
+            (0..200).map(|_| Step::Use(below() * below() / u64::from(pages))).collect();
+        let memory = |frames| Memory::of_pages(spec, frames, Some(pages));
+        let mut sizes: Vec<Memory> = (1..10).map(memory).collect();
         for (at, (&step, next)) in steps.iter().zip(next_uses(&steps)).enumerate() {
             for memory in &mut sizes {
                 memory.step(step, next);

@@ -4,11 +4,12 @@ use super::map::Refused;
 use super::protect::refresh;
 use super::space::AddressSpace;
 use super::unmap::clear;
-use super::vma::{Advice, Backing, Sharing, Vma, VmaFlags};
+use super::vma::{Advice, Backing, Rights, Sharing, Vma, VmaFlags};
 use crate::addr::{Page, Pages};
 use crate::frames::table::{Flags, Kind};
 use crate::machine::{At, Machine};
-use crate::objects::page_cache::prefetch;
+use crate::objects::file::Medium;
+use crate::objects::page_cache::{prefetch, punch};
 use crate::objects::store::{Resides, anon_page};
 use crate::objects::{Flush, Store, swap};
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds};
@@ -26,6 +27,9 @@ pub enum Advise {
     Free,
     /// The pages will not be used for a while: they go first when memory is short (`COLD`).
     Cold,
+    /// The contents go from shared memory itself, for all who map it (`REMOVE`). Refused for files on a
+    /// disk, as by a file system that knows no holes, and where the area may not be written.
+    Remove,
     /// A flag of the areas is set (`HUGEPAGE`, `NOHUGEPAGE`, `DONTFORK`, `WIPEONFORK`).
     Set(VmaFlags),
     /// A flag of the areas is cleared (`DOFORK`, `KEEPONFORK`).
@@ -49,7 +53,7 @@ pub fn advise<M: Machine>(
         Advise::Use(advice) => space.areas.change(pages, |vma| vma.advice = advice)?,
         Advise::Set(flags) => space.areas.change(pages, |vma| vma.flags.insert(flags))?,
         Advise::Clear(flags) => space.areas.change(pages, |vma| vma.flags.remove(flags))?,
-        Advise::WillNeed | Advise::DontNeed | Advise::Free | Advise::Cold => {}
+        Advise::WillNeed | Advise::DontNeed | Advise::Free | Advise::Cold | Advise::Remove => {}
     }
     let mut flush = Flush::new(space.id());
     let mut result = Ok(());
@@ -79,7 +83,9 @@ fn one_area<M: Machine>(
 ) -> Result<(), Refused> {
     let locked = vma.flags.contains(VmaFlags::LOCKED);
     match advise {
-        Advise::DontNeed | Advise::Free | Advise::Cold if locked => Err(Refused::Invalid),
+        Advise::DontNeed | Advise::Free | Advise::Cold | Advise::Remove if locked => {
+            Err(Refused::Invalid)
+        }
         Advise::DontNeed => {
             clear(store, at, machine, space, vma, part, flush);
             Ok(())
@@ -95,6 +101,7 @@ fn one_area<M: Machine>(
             cool(store, machine, space, part);
             Ok(())
         }
+        Advise::Remove => remove(store, at, machine, vma, part),
         Advise::Use(_) => {
             refresh(machine, space, vma, part, flush);
             Ok(())
@@ -152,6 +159,23 @@ fn free_lazily<M: Machine>(
             }
         }
     });
+}
+
+/// Takes `part` of an area out of the shared memory that it maps.
+fn remove<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    vma: &Vma,
+    part: Pages,
+) -> Result<(), Refused> {
+    let Some((file, first)) = vma.file_page(part.start) else { return Err(Refused::Invalid) };
+    let may_write = vma.sharing == Sharing::Shared && vma.rights.contains(Rights::WRITE);
+    if !may_write || store.files.get(file).lock().medium != Medium::Memory {
+        return Err(Refused::Invalid);
+    }
+    punch(store, at, machine, file, first..first + part.count());
+    Ok(())
 }
 
 /// Lets pages look unused.

@@ -6,7 +6,7 @@
 
 use super::space::AddressSpace;
 use super::unmap::destroy;
-use super::vma::{Sharing, Vma, VmaFlags};
+use super::vma::{Backing, Sharing, Vma, VmaFlags};
 use crate::addr::{Frame, Page, Pages};
 use crate::frames::table::Kind;
 use crate::frames::{NoMemory, rmap};
@@ -72,14 +72,24 @@ fn drop_unforked(child: &mut AddressSpace, all: Pages) {
 
 /// Whether an area holds pages that no file could give back.
 fn has_anon<M: Machine>(store: &Store, machine: &M, space: &AddressSpace, area: &Vma) -> bool {
+    let is_anon = |word| loop {
+        match x86::load(word).holds() {
+            Holds::Empty => return false,
+            Holds::Swapped(_) => return true,
+            Holds::Frame(frame) if frame == store.zero => return false,
+            Holds::Frame(_) if area.backing == Backing::Anonymous => return true,
+            Holds::Frame(frame) => {
+                let locked = store.frames.table.lock(frame);
+                // Otherwise evicted before it was locked: the entry tells where to.
+                if x86::load(word).holds() == Holds::Frame(frame) {
+                    return locked.state().kind() == Kind::Anon;
+                }
+            }
+        }
+    };
     let mut found = false;
     x86::for_leaves(machine, space.root(), area.pages, |leaf, part| {
-        found = found
-            || part.iter().any(|page| match x86::load(x86::word(machine, leaf, page)).holds() {
-                Holds::Empty => false,
-                Holds::Swapped(_) => true,
-                Holds::Frame(frame) => store.frames.table.peek(frame).kind() == Kind::Anon,
-            });
+        found = found || part.iter().any(|page| is_anon(x86::word(machine, leaf, page)));
     });
     found
 }

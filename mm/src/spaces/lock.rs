@@ -16,14 +16,16 @@ use crate::translate::x86_64::{self as x86, Holds};
 /// Locks the areas in `pages`.
 ///
 /// # Errors
-/// If some page is in no area or there would be too many areas; nothing has changed then.
+/// `Hole` if some page is in no area: the areas below it are locked then, as on Linux, and nobody brings
+/// their pages in. If there would be too many areas; nothing has changed then.
 pub fn lock<M: Machine>(
     store: &Store,
     machine: &M,
     space: &mut AddressSpace,
     pages: Pages,
 ) -> Result<(), Refused> {
-    space.areas.covered(pages).map_err(Refused::Hole)?;
+    let hole = space.areas.covered(pages).err();
+    let pages = Pages::new(pages.start, hole.unwrap_or(pages.end));
     // Only pages of areas that were not locked get a pin: each mapping pins once.
     for vma in space.areas.iter_range(pages) {
         if !vma.flags.contains(VmaFlags::LOCKED) {
@@ -37,7 +39,7 @@ pub fn lock<M: Machine>(
         unpin(store, machine, space, pages, VmaFlags::empty());
         return Err(error.into());
     }
-    Ok(())
+    hole.map_or(Ok(()), |page| Err(Refused::Hole(page)))
 }
 
 /// Unlocks the areas in `pages`.
@@ -50,7 +52,8 @@ pub fn unlock<M: Machine>(
     space: &mut AddressSpace,
     pages: Pages,
 ) -> Result<(), Refused> {
-    space.areas.covered(pages).map_err(Refused::Hole)?;
+    let hole = space.areas.covered(pages).err();
+    let pages = Pages::new(pages.start, hole.unwrap_or(pages.end));
     unpin(store, machine, space, pages, VmaFlags::LOCKED);
     let both = VmaFlags::LOCKED | VmaFlags::LOCK_ON_FAULT;
     if let Err(error) = space.areas.change(pages, |vma| vma.flags.remove(both)) {
@@ -64,7 +67,7 @@ pub fn unlock<M: Machine>(
         }
         return Err(error.into());
     }
-    Ok(())
+    hole.map_or(Ok(()), |page| Err(Refused::Hole(page)))
 }
 
 /// Unpins what the areas of `pages` map that have all of `with`: with no flags, those that are not
@@ -119,8 +122,11 @@ fn still_maps(word: &core::sync::atomic::AtomicU64, frame: Frame) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::addr::Page;
+    use crate::addr::Pages;
     use crate::frames::table::Flags;
     use crate::machine::Access;
+    use crate::spaces::map::Refused;
+    use crate::spaces::vma::VmaFlags;
     use crate::testing::{AT, Bench};
 
     const PAGE: Page = Page(0x1000);
@@ -134,13 +140,33 @@ mod tests {
         let frame = bench.entry(&space, PAGE).frame();
         bench.vm.lock(&bench.ram, &mut space, pages).unwrap();
         assert!(bench.state(frame).pins() == 1 && !bench.state(frame).has(Flags::LISTED));
-        assert_eq!(bench.page_out(&space, pages), 0);
+        let refused = bench.vm.page_out(AT, &bench.ram, &space, pages);
+        assert_eq!(refused, Err(Refused::Invalid));
         bench.touch(&mut space, PAGE.up(1), Access::Write).unwrap();
         let later = bench.entry(&space, PAGE.up(1)).frame();
         assert_eq!(bench.state(later).pins(), 1, "pages that come later are locked as well");
         bench.vm.unlock(&bench.ram, &mut space, pages).unwrap();
         assert_eq!(bench.page_out(&space, pages), 2);
         bench.settle();
+        bench.check(&[&space]);
+    }
+
+    #[test]
+    fn a_hole_ends_what_is_locked_or_unlocked() {
+        let bench = Bench::new(64, 8);
+        let mut space = bench.space();
+        bench.map(&mut space, PAGE, 1);
+        bench.map(&mut space, PAGE.up(2), 1);
+        let all = Pages::at(PAGE, 3);
+        let locked = |space: &crate::spaces::AddressSpace| {
+            [PAGE, PAGE.up(2)].map(|page| space.areas().find(page).unwrap().flags)
+        };
+        let hole = Err(Refused::Hole(PAGE.up(1)));
+        assert_eq!(bench.vm.lock(&bench.ram, &mut space, all), hole);
+        assert_eq!(locked(&space), [VmaFlags::LOCKED, VmaFlags::empty()]);
+        bench.vm.lock(&bench.ram, &mut space, Pages::at(PAGE.up(2), 1)).unwrap();
+        assert_eq!(bench.vm.unlock(&bench.ram, &mut space, all), hole);
+        assert_eq!(locked(&space), [VmaFlags::empty(), VmaFlags::LOCKED]);
         bench.check(&[&space]);
     }
 

@@ -2,8 +2,8 @@
 
 use super::areas::TooMany;
 use super::space::AddressSpace;
-use super::vma::{Vma, VmaFlags};
-use crate::addr::{Page, Pages};
+use super::vma::{Backing, Sharing, Vma, VmaFlags};
+use crate::addr::{FileRef, Page, Pages};
 use crate::frames::rmap;
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine};
@@ -65,6 +65,29 @@ pub fn destroy<M: Machine>(store: &Store, at: At, machine: &M, mut space: Addres
     let removed = unmap(store, at, machine, &mut space, all);
     debug_assert!(removed.is_ok(), "removing everything divides no area");
     space.end(store, at, machine);
+}
+
+/// Clears what the space has of `file` beyond its end, which has just been set: the copies that private
+/// areas hold, as Linux does (`unmap_mapping_range` with `even_cows`). A program that touches them
+/// again gets SIGBUS.
+pub(crate) fn clear_beyond<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    space: &mut AddressSpace,
+    file: FileRef,
+) {
+    let end = store.files.pages(file);
+    let mut flush = Flush::new(space.id());
+    for area in space.areas.iter() {
+        let Backing::File { file: backing, offset } = area.backing else { continue };
+        if backing == file && area.sharing == Sharing::Private {
+            let kept = end.saturating_sub(offset).min(area.pages.count());
+            let beyond = Pages::new(area.pages.start.up(kept), area.pages.end);
+            clear(store, at, machine, space, area, beyond, &mut flush);
+        }
+    }
+    flush.finish(store, at, machine);
 }
 
 /// Clears the entries of `pages`, a part of `area`; the area itself stays.

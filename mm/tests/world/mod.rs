@@ -510,9 +510,15 @@ impl World {
     }
 
     /// `ftruncate`; the disk forgets what is beyond the end.
-    pub fn truncate(&self, file: FileRef, bytes: u64) {
+    pub fn truncate<'a>(
+        &self,
+        file: FileRef,
+        bytes: u64,
+        spaces: impl IntoIterator<Item = &'a mut AddressSpace>,
+    ) {
         self.take_requests();
-        self.vm.truncate(self.at(), &self.hardware, file, bytes).expect("a small file");
+        let (at, hardware) = (self.at(), &self.hardware);
+        self.vm.truncate(at, hardware, file, bytes, spaces).expect("a small file");
         let keep = bytes.div_ceil(vellum_mm::addr::PAGE_BYTES);
         for under_way in self.at_disk.borrow_mut().iter_mut() {
             if matches!(under_way.request.target, Target::File(other, _) if other == file) {
