@@ -55,7 +55,8 @@ impl Disks {
                     read_archived(files.archived_page(file, index), frame, memory)
                 });
                 // Pages of the archive are never dirty, so a write of one cannot be asked for.
-                let done = request.direction == Direction::Read && read.fold(true, |all, one| all & one);
+                let done =
+                    request.direction == Direction::Read && read.fold(true, |all, one| all & one);
                 Some(if done { IoOutcome::Done } else { IoOutcome::Failed })
             }
             Target::Swap(_) => {

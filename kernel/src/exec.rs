@@ -139,9 +139,14 @@ impl Kernel {
             Ok(()) => self.make_ready(tid),
             Err(Halt::Errno(Errno::ENOENT)) => {
                 let names = self.files.tree.find(0, b"/bin", true);
-                let names = names.and_then(|bin| self.files.tree.names(bin).map(|names| {
-                    names.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
-                }));
+                let names = names.and_then(|bin| {
+                    self.files.tree.names(bin).map(|names| {
+                        names
+                            .keys()
+                            .map(|name| String::from_utf8_lossy(name).into_owned())
+                            .collect()
+                    })
+                });
                 let names: Vec<String> = names.unwrap_or_default();
                 return Err(refused(&alloc::format!(
                     "no such program in the archive; /bin holds {}",
@@ -339,8 +344,7 @@ impl Kernel {
             strings.map(|text| place(self, text)).collect::<Result<Vec<_>, _>>()?;
         environment.reverse();
         let strings = start.arguments.iter().rev();
-        let mut arguments =
-            strings.map(|text| place(self, text)).collect::<Result<Vec<_>, _>>()?;
+        let mut arguments = strings.map(|text| place(self, text)).collect::<Result<Vec<_>, _>>()?;
         arguments.reverse();
         let mut random = [0; 16];
         self.random(&mut random);

@@ -32,58 +32,91 @@ impl Kernel {
     #[inline]
     pub(crate) fn fault(&mut self, tid: Tid, address: u64, access: Access) -> Result<(), Halt> {
         let at = self.at();
-        // Ends: each turn after the first follows a request that was done at once.
-        loop {
-            let thread = &mut self.tasks.threads[tid];
-            if core::mem::take(&mut thread.io_failed) {
-                thread.attempt = Attempt::First;
-                return Err(Halt::Bad(Cause::Io));
+        let thread = &mut self.tasks.threads[tid];
+        let process = &mut self.tasks.processes[thread.process];
+        let space = self.tasks.spaces[process.space].as_mut().expect("a process has a space");
+        let (vm, pc) = (&self.vm, self.pc);
+        if thread.attempt == Attempt::First {
+            let address = VirtAddr(address);
+            let outcome = vm.fault(at, pc, &mut space.space, address, access, Attempt::First);
+            if let Outcome::Done(_) = outcome {
+                process.minor += 1;
+                self.reclaim_in_background();
+                return Ok(());
             }
-            let (process, attempt) = (thread.process, thread.attempt);
-            let process = &mut self.tasks.processes[process];
-            let space = self.tasks.spaces[process.space].as_mut().expect("it has a process");
-            let space = &mut space.space;
-            let outcome =
-                self.vm.fault(at, self.pc, space, VirtAddr(address), access, attempt);
-            match outcome {
-                Outcome::Done(_) => {
-                    let thread = &mut self.tasks.threads[tid];
-                    (thread.attempt, thread.waits) = (Attempt::First, 0);
-                    if attempt == (Attempt::Again { own: true }) {
-                        process.major += 1;
-                        if thread.reads.is_in_vain(address / PAGE_BYTES) {
-                            return Err(self.out_of_memory(tid));
-                        }
-                    } else {
-                        process.minor += 1;
-                    }
-                    self.pump();
-                    self.reclaim_in_background();
-                    return Ok(());
-                }
-                Outcome::Wait { request, own } => {
-                    let own = own || attempt == Attempt::Again { own: true };
-                    let thread = &mut self.tasks.threads[tid];
-                    thread.attempt = Attempt::Again { own };
-                    thread.waits += 1;
-                    let in_vain = thread.waits > WAITS_MAX;
-                    self.pump();
-                    if in_vain {
-                        self.tasks.threads[tid].waits = 0;
-                        return Err(self.out_of_memory(tid));
-                    }
-                    if self.under_way[request.0 as usize] {
-                        return Err(Halt::Wait(Wait::Request(request), u64::MAX));
-                    }
-                }
-                Outcome::Kill(Cause::OutOfMemory) => {
-                    self.tasks.threads[tid].attempt = Attempt::First;
+            self.pump();
+            self.not_at_once(tid, address.0, access, outcome)
+        } else {
+            self.fault_again(tid, address, access)
+        }
+    }
+
+    /// Resolves an access that has waited.
+    #[inline(never)]
+    fn fault_again(&mut self, tid: Tid, address: u64, access: Access) -> Result<(), Halt> {
+        let at = self.at();
+        let thread = &mut self.tasks.threads[tid];
+        if core::mem::take(&mut thread.io_failed) {
+            thread.attempt = Attempt::First;
+            return Err(Halt::Bad(Cause::Io));
+        }
+        let attempt = thread.attempt;
+        let slot = self.tasks.processes[thread.process].space;
+        let space = self.tasks.spaces[slot].as_mut().expect("a process has a space");
+        let address_ = VirtAddr(address);
+        let outcome = self.vm.fault(at, self.pc, &mut space.space, address_, access, attempt);
+        self.pump();
+        if let Outcome::Done(_) = outcome {
+            return self.done_after_wait(tid, address, attempt);
+        }
+        self.not_at_once(tid, address, access, outcome)
+    }
+
+    /// An access that has waited succeeds.
+    fn done_after_wait(&mut self, tid: Tid, address: u64, attempt: Attempt) -> Result<(), Halt> {
+        let thread = &mut self.tasks.threads[tid];
+        (thread.attempt, thread.waits) = (Attempt::First, 0);
+        let process = &mut self.tasks.processes[thread.process];
+        if attempt == (Attempt::Again { own: true }) {
+            process.major += 1;
+            if thread.reads.is_in_vain(address / PAGE_BYTES) {
+                return Err(self.out_of_memory(tid));
+            }
+        } else {
+            process.minor += 1;
+        }
+        self.reclaim_in_background();
+        Ok(())
+    }
+
+    /// An access must wait, or be given up.
+    #[cold]
+    fn not_at_once(
+        &mut self,
+        tid: Tid,
+        address: u64,
+        access: Access,
+        outcome: Outcome,
+    ) -> Result<(), Halt> {
+        let thread = &mut self.tasks.threads[tid];
+        let attempt = core::mem::replace(&mut thread.attempt, Attempt::First);
+        match outcome {
+            Outcome::Done(_) => Ok(()),
+            Outcome::Kill(Cause::OutOfMemory) => Err(self.out_of_memory(tid)),
+            Outcome::Kill(cause) => Err(Halt::Bad(cause)),
+            Outcome::Wait { request, own } => {
+                let own = own || attempt == Attempt::Again { own: true };
+                thread.attempt = Attempt::Again { own };
+                thread.waits += 1;
+                if thread.waits > WAITS_MAX {
+                    thread.waits = 0;
                     return Err(self.out_of_memory(tid));
                 }
-                Outcome::Kill(cause) => {
-                    self.tasks.threads[tid].attempt = Attempt::First;
-                    return Err(Halt::Bad(cause));
+                if self.under_way[request.0 as usize] {
+                    return Err(Halt::Wait(Wait::Request(request), u64::MAX));
                 }
+                // The archive answers at once. Ends: `waits` is bounded.
+                self.fault_again(tid, address, access)
             }
         }
     }
@@ -232,7 +265,8 @@ impl Kernel {
             let at = address.checked_add(done as u64).ok_or(Errno::EFAULT)?;
             let offset = at % PAGE_BYTES;
             let count = (bytes.len() - done).min((PAGE_BYTES - offset) as usize);
-            let frame = self.reach(tid, VirtAddr(at).page(), Access::Read).map_err(Halt::in_call)?;
+            let frame =
+                self.reach(tid, VirtAddr(at).page(), Access::Read).map_err(Halt::in_call)?;
             self.pc.memory.read(frame, offset, &mut bytes[done..done + count]);
             done += count;
         }

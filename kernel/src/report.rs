@@ -163,7 +163,13 @@ impl Kernel {
         text.put(format_args!(
             "\"reclaim\":{{\"scanned\":{},\"evicted\":{},\"written\":{},\"swapped_in\":{},\
              \"swapped_out\":{},\"file_read\":{},\"direct\":{}}},",
-            c.scanned, c.evicted, c.written, c.swapped_in, c.swapped_out, c.file_read, c.direct_reclaims
+            c.scanned,
+            c.evicted,
+            c.written,
+            c.swapped_in,
+            c.swapped_out,
+            c.file_read,
+            c.direct_reclaims
         ));
         text.put(format_args!(
             "\"memory\":{{\"peak_used_bytes\":{},\"peak_page_table_bytes\":{},\"peak_swap_bytes\":{}}},",
@@ -171,7 +177,10 @@ impl Kernel {
             self.peaks.tables * PAGE_BYTES,
             self.peaks.slots * PAGE_BYTES
         ));
-        text.put(format_args!("\"time\":{{\"virtual_ns\":{}}},\"processes\":[", cpu::nanos() - self.started));
+        text.put(format_args!(
+            "\"time\":{{\"virtual_ns\":{}}},\"processes\":[",
+            cpu::nanos() - self.started
+        ));
         for (number, process) in self.gone.iter().enumerate() {
             let comma = if number > 0 { "," } else { "" };
             let (kind, value) = match process.end {

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 
+use linux_raw_sys::general as nr;
 use spin::MutexGuard;
 use vellum_mm::machine::Access;
 
@@ -75,15 +76,23 @@ fn run(
 ) -> MutexGuard<'static, Kernel> {
     let cpu = cpu::id();
     let pc = kernel.pc;
+    let lock = kernel::get();
+    let process = kernel.tasks.threads[tid].process;
     let mut goes_on = kernel.resume(tid, &mut context);
     while goes_on {
-        kernel.load_space(cpu, tid);
         drop(kernel);
-        // Ends: every trap but the plainest goes through the kernel's lock.
         pc.enter_ring_3(cpu);
-        let trap = user::run(&mut context);
+        // A thread's own numbers never change: who asks for them needs nothing that is shared.
+        let trap = loop {
+            let trap = user::run(&mut context);
+            match (trap, context.rax as u32) {
+                (Trap::Syscall, nr::__NR_getpid) => context.rax = process.into(),
+                (Trap::Syscall, nr::__NR_gettid) => context.rax = tid.into(),
+                _ => break trap,
+            }
+        };
         pc.leave_ring_3(cpu);
-        kernel = kernel::get().lock();
+        kernel = lock.lock();
         goes_on = kernel.serve_trap(tid, &mut context, trap);
     }
     if let Some(thread) = kernel.tasks.threads.get_mut(tid)
@@ -181,7 +190,6 @@ impl Kernel {
 
     /// A program did what only a signal can answer (Intel SDM volume 3A, table 6-1).
     fn serve_exception(&mut self, tid: Tid, context: &Context, vector: u8) {
-        use linux_raw_sys::general as nr;
         let (signal, code, subject) = match vector {
             0 => (nr::SIGFPE, nr::FPE_INTDIV, context.rip),
             1 | 3 => (nr::SIGTRAP, 128, context.rip),
@@ -290,7 +298,12 @@ impl Kernel {
     ///
     /// # Errors
     /// `EFAULT`; [`Halt::Dead`] if the thread was killed for it.
-    pub(crate) fn copy_out_now(&mut self, tid: Tid, address: u64, bytes: &[u8]) -> Result<(), Halt> {
+    pub(crate) fn copy_out_now(
+        &mut self,
+        tid: Tid,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<(), Halt> {
         loop {
             match self.copy_out(tid, address, bytes) {
                 Err(Halt::Wait(crate::tasks::Wait::Request(request), _)) => {

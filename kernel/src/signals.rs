@@ -137,8 +137,14 @@ impl Handlers {
             // Jobs are not stopped here: what would stop one does nothing.
             SIG_DFL => matches!(
                 signal,
-                nr::SIGCHLD | nr::SIGURG | nr::SIGWINCH | nr::SIGCONT | nr::SIGTSTP | nr::SIGTTIN
-                    | nr::SIGTTOU | nr::SIGSTOP
+                nr::SIGCHLD
+                    | nr::SIGURG
+                    | nr::SIGWINCH
+                    | nr::SIGCONT
+                    | nr::SIGTSTP
+                    | nr::SIGTTIN
+                    | nr::SIGTTOU
+                    | nr::SIGSTOP
             ),
             _ => false,
         }
@@ -362,7 +368,11 @@ impl Kernel {
     }
 
     /// `rt_sigreturn`: goes on where a handler interrupted.
-    pub(crate) fn signal_return(&mut self, tid: Tid, context: &mut Context) -> crate::calls::Answer {
+    pub(crate) fn signal_return(
+        &mut self,
+        tid: Tid,
+        context: &mut Context,
+    ) -> crate::calls::Answer {
         let frame = context.rsp.wrapping_sub(8); // its return address was taken
         let mut saved = [0; (INFO_AT - REGISTERS_AT) as usize];
         self.copy_in(tid, frame.wrapping_add(REGISTERS_AT), &mut saved)?;
@@ -387,7 +397,10 @@ impl Kernel {
 const fn restarts(number: u32) -> bool {
     !matches!(
         number,
-        nr::__NR_nanosleep | nr::__NR_clock_nanosleep | nr::__NR_poll | nr::__NR_pause
+        nr::__NR_nanosleep
+            | nr::__NR_clock_nanosleep
+            | nr::__NR_poll
+            | nr::__NR_pause
             | nr::__NR_rt_sigsuspend
     )
 }
@@ -395,16 +408,31 @@ const fn restarts(number: u32) -> bool {
 /// Registers in the order of `struct sigcontext`.
 const fn registers(c: &Context) -> [&u64; 18] {
     [
-        &c.r8, &c.r9, &c.r10, &c.r11, &c.r12, &c.r13, &c.r14, &c.r15, &c.rdi, &c.rsi, &c.rbp, &c.rbx,
-        &c.rdx, &c.rax, &c.rcx, &c.rsp, &c.rip, &c.rflags,
+        &c.r8, &c.r9, &c.r10, &c.r11, &c.r12, &c.r13, &c.r14, &c.r15, &c.rdi, &c.rsi, &c.rbp,
+        &c.rbx, &c.rdx, &c.rax, &c.rcx, &c.rsp, &c.rip, &c.rflags,
     ]
 }
 
 /// The same, to be changed.
 const fn registers_mut(c: &mut Context) -> [&mut u64; 18] {
     [
-        &mut c.r8, &mut c.r9, &mut c.r10, &mut c.r11, &mut c.r12, &mut c.r13, &mut c.r14, &mut c.r15,
-        &mut c.rdi, &mut c.rsi, &mut c.rbp, &mut c.rbx, &mut c.rdx, &mut c.rax, &mut c.rcx,
-        &mut c.rsp, &mut c.rip, &mut c.rflags,
+        &mut c.r8,
+        &mut c.r9,
+        &mut c.r10,
+        &mut c.r11,
+        &mut c.r12,
+        &mut c.r13,
+        &mut c.r14,
+        &mut c.r15,
+        &mut c.rdi,
+        &mut c.rsi,
+        &mut c.rbp,
+        &mut c.rbx,
+        &mut c.rdx,
+        &mut c.rax,
+        &mut c.rcx,
+        &mut c.rsp,
+        &mut c.rip,
+        &mut c.rflags,
     ]
 }

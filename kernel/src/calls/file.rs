@@ -171,9 +171,12 @@ impl Kernel {
                 links: 0,
                 bytes: self.file_bytes(file),
             },
-            Object::PipeIn(pipe) | Object::PipeOut(pipe) => {
-                Status { number: 2 << 32 | pipe as u64, mode: nr::S_IFIFO | 0o600, links: 1, bytes: 0 }
-            }
+            Object::PipeIn(pipe) | Object::PipeOut(pipe) => Status {
+                number: 2 << 32 | pipe as u64,
+                mode: nr::S_IFIFO | 0o600,
+                links: 1,
+                bytes: 0,
+            },
         };
         self.copy_out(tid, to, &status.bytes())?;
         Ok(0)
@@ -203,7 +206,8 @@ impl Kernel {
             self.pc.memory.write(frame, within, &[0; PAGE_BYTES as usize][within as usize..]);
         }
         let at = self.at();
-        self.vm.truncate(at, self.pc, file, bytes).map_err(|_| Errno::EFBIG)?;
+        let spaces = self.tasks.spaces.iter_mut().flatten().map(|slot| &mut slot.space);
+        self.vm.truncate(at, self.pc, file, bytes, spaces).map_err(|_| Errno::EFBIG)?;
         self.pump();
         Ok(())
     }
@@ -269,7 +273,13 @@ impl Kernel {
         self.add_descriptor(tid, id, to as usize, flags & u64::from(nr::O_CLOEXEC) != 0)
     }
 
-    pub(crate) fn control(&mut self, tid: Tid, descriptor: u64, command: u64, value: u64) -> Answer {
+    pub(crate) fn control(
+        &mut self,
+        tid: Tid,
+        descriptor: u64,
+        command: u64,
+        value: u64,
+    ) -> Answer {
         let id = self.open_file(tid, descriptor)?;
         let open = &mut self.files.opens[id];
         match command as u32 {
@@ -387,7 +397,8 @@ impl Kernel {
         let skip = self.files.opens[id].offset as usize;
         let above = self.files.tree.above(node)?;
         let dots: [(&[u8], NodeId); 2] = [(b".", node), (b"..", above)];
-        let names = self.files.tree.names(node)?.iter().map(|(name, &node)| (name.as_slice(), node));
+        let names =
+            self.files.tree.names(node)?.iter().map(|(name, &node)| (name.as_slice(), node));
         let mut words = Words::default();
         let mut listed = skip;
         for (name, node) in dots.into_iter().chain(names).skip(skip) {

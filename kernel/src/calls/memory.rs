@@ -192,7 +192,13 @@ impl Kernel {
         Ok(moved.start.address().0)
     }
 
-    pub(crate) fn mprotect(&mut self, tid: Tid, address: u64, bytes: u64, protection: u64) -> Answer {
+    pub(crate) fn mprotect(
+        &mut self,
+        tid: Tid,
+        address: u64,
+        bytes: u64,
+        protection: u64,
+    ) -> Answer {
         let rights = rights(protection)?;
         let pages = range(address, bytes)?;
         if !pages.is_empty() {
@@ -208,8 +214,7 @@ impl Kernel {
         if end == now || end < space.layout().brk_start.0 {
             return Ok(now);
         }
-        let moved =
-            self.change_space(tid, |k, at, space| k.vm.brk(at, k.pc, space, VirtAddr(end)));
+        let moved = self.change_space(tid, |k, at, space| k.vm.brk(at, k.pc, space, VirtAddr(end)));
         match moved {
             Ok(()) => Ok(end),
             Err(Halt::Errno(_)) => Ok(now),
@@ -226,6 +231,7 @@ impl Kernel {
             nr::MADV_WILLNEED => Advise::WillNeed,
             nr::MADV_DONTNEED => Advise::DontNeed,
             nr::MADV_FREE => Advise::Free,
+            nr::MADV_REMOVE => Advise::Remove,
             nr::MADV_DONTFORK => Advise::Set(VmaFlags::DONT_FORK),
             nr::MADV_DOFORK => Advise::Clear(VmaFlags::DONT_FORK),
             nr::MADV_HUGEPAGE => Advise::Set(VmaFlags::HUGE),
@@ -235,10 +241,7 @@ impl Kernel {
             nr::MADV_COLD => Advise::Cold,
             nr::MADV_PAGEOUT => {
                 self.covered(tid, pages)?;
-                self.change_space(tid, |k, at, space| {
-                    k.vm.page_out(at, k.pc, space, pages);
-                    Ok(())
-                })?;
+                self.change_space(tid, |k, at, space| k.vm.page_out(at, k.pc, space, pages))?;
                 return Ok(0);
             }
             nr::MADV_POPULATE_READ => return self.populate(tid, pages, Access::Read),
@@ -281,8 +284,10 @@ impl Kernel {
         self.covered(tid, pages)?;
         let slot = self.process(tid).space;
         let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
-        let resident: Vec<u8> =
-            pages.iter().map(|page| u8::from(is_resident(&self.vm, self.pc, space, page))).collect();
+        let resident: Vec<u8> = pages
+            .iter()
+            .map(|page| u8::from(is_resident(&self.vm, self.pc, space, page)))
+            .collect();
         self.copy_out(tid, to, &resident)?;
         Ok(0)
     }
@@ -436,9 +441,9 @@ impl Kernel {
         let spaces = &self.tasks.spaces;
         let is_mapped = |file: FileRef| {
             let areas = spaces.iter().flatten().flat_map(|slot| slot.space.areas().iter());
-            areas.into_iter().any(|area| {
-                matches!(area.backing, Backing::File { file: of, .. } if of == file)
-            })
+            areas
+                .into_iter()
+                .any(|area| matches!(area.backing, Backing::File { file: of, .. } if of == file))
         };
         let nameless = core::mem::take(&mut self.files.nameless);
         let (kept, gone): (Vec<_>, Vec<_>) = nameless.into_iter().partition(|&f| is_mapped(f));

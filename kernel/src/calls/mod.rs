@@ -35,9 +35,36 @@ macro_rules! errnos {
     };
 }
 errnos!(
-    E2BIG, EACCES, EAGAIN, EBADF, ECHILD, EEXIST, EFAULT, EINTR, EINVAL, EIO, EISDIR, ELOOP,
-    EMFILE, ENAMETOOLONG, ENODEV, ENOENT, ENOEXEC, ENOMEM, ENOSYS, ENOTDIR, ENOTEMPTY, ENOTTY, EPERM,
-    EPIPE, ERANGE, EROFS, ESPIPE, ESRCH, ETIMEDOUT, EFBIG,
+    E2BIG,
+    EACCES,
+    EAGAIN,
+    EBADF,
+    ECHILD,
+    EEXIST,
+    EFAULT,
+    EINTR,
+    EINVAL,
+    EIO,
+    EISDIR,
+    ELOOP,
+    EMFILE,
+    ENAMETOOLONG,
+    ENODEV,
+    ENOENT,
+    ENOEXEC,
+    ENOMEM,
+    ENOSYS,
+    ENOTDIR,
+    ENOTEMPTY,
+    ENOTTY,
+    EPERM,
+    EPIPE,
+    ERANGE,
+    EROFS,
+    ESPIPE,
+    ESRCH,
+    ETIMEDOUT,
+    EFBIG,
 );
 
 /// Why a call has no result yet, or never will.
@@ -107,9 +134,6 @@ impl Kernel {
     #[inline]
     pub(crate) fn call(&mut self, tid: Tid, context: &mut Context) -> Answer {
         let number = context.rax as u32;
-        if number == nr::__NR_getpid {
-            return Ok(self.tasks.threads[tid].process.into());
-        }
         let a = [context.rdi, context.rsi, context.rdx, context.r10, context.r8, context.r9];
         self.call_memory(tid, number, &a)
             .or_else(|| self.call_file(tid, number, &a))
@@ -232,7 +256,6 @@ impl Kernel {
             nr::__NR_exit_group => self.exit_process(tid, a[0] as u8),
             nr::__NR_wait4 => self.wait_for_child(tid, a),
             nr::__NR_getppid => Ok(self.process(tid).parent.into()),
-            nr::__NR_gettid => Ok(tid.into()),
             nr::__NR_set_tid_address => {
                 self.tasks.threads[tid].clear_tid = a[0];
                 Ok(tid.into())

@@ -104,7 +104,14 @@ impl Kernel {
         Ok(0)
     }
 
-    pub(crate) fn read_link(&mut self, tid: Tid, at: u64, path: u64, to: u64, bytes: u64) -> Answer {
+    pub(crate) fn read_link(
+        &mut self,
+        tid: Tid,
+        at: u64,
+        path: u64,
+        to: u64,
+        bytes: u64,
+    ) -> Answer {
         let (base, path) = self.path_in(tid, at, path)?;
         let node = self.files.tree.find(base, &path, false)?;
         let Kind::Link(target) = &self.files.tree[node].kind else {

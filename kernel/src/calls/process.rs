@@ -14,12 +14,7 @@ use crate::words::Words;
 
 impl Kernel {
     /// `clone`, `fork`, `vfork`: a new thread, or a new process with one.
-    pub(crate) fn clone_task(
-        &mut self,
-        tid: Tid,
-        context: &mut Context,
-        a: &Arguments,
-    ) -> Answer {
+    pub(crate) fn clone_task(&mut self, tid: Tid, context: &mut Context, a: &Arguments) -> Answer {
         let &[flags, stack, parent_tid, child_tid, tls, _] = a;
         if self.tasks.threads[tid].progress != 0 {
             // It has waited for its child to go its own way.

@@ -10,12 +10,7 @@ use crate::tasks::Tid;
 use crate::words::Words;
 
 impl Kernel {
-    pub(crate) fn call_system(
-        &mut self,
-        tid: Tid,
-        number: u32,
-        a: &Arguments,
-    ) -> Option<Answer> {
+    pub(crate) fn call_system(&mut self, tid: Tid, number: u32, a: &Arguments) -> Option<Answer> {
         Some(match number {
             nr::__NR_nanosleep => self.sleep(tid, a[0], a[1], false),
             nr::__NR_clock_nanosleep => {
@@ -36,13 +31,27 @@ impl Kernel {
             nr::__NR_sched_setaffinity => Ok(0),
             nr::__NR_getcpu => {
                 let cpu = crate::arch::cpu::id();
-                if a[0] == 0 { Ok(0) } else { self.copy_out(tid, a[0], &cpu.to_le_bytes()).map(|()| 0) }
+                if a[0] == 0 {
+                    Ok(0)
+                } else {
+                    self.copy_out(tid, a[0], &cpu.to_le_bytes()).map(|()| 0)
+                }
             }
             // Everybody is root.
-            nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid
-            | nr::__NR_setuid | nr::__NR_setgid | nr::__NR_getsid => Ok(0),
-            nr::__NR_chmod | nr::__NR_fchmod | nr::__NR_fchmodat | nr::__NR_chown
-            | nr::__NR_fchown | nr::__NR_fchownat | nr::__NR_utimensat => Ok(0),
+            nr::__NR_getuid
+            | nr::__NR_geteuid
+            | nr::__NR_getgid
+            | nr::__NR_getegid
+            | nr::__NR_setuid
+            | nr::__NR_setgid
+            | nr::__NR_getsid => Ok(0),
+            nr::__NR_chmod
+            | nr::__NR_fchmod
+            | nr::__NR_fchmodat
+            | nr::__NR_chown
+            | nr::__NR_fchown
+            | nr::__NR_fchownat
+            | nr::__NR_utimensat => Ok(0),
             nr::__NR_set_robust_list | nr::__NR_fadvise64 | nr::__NR_setrlimit => Ok(0),
             nr::__NR_prctl => Ok(0),
             // Programs ask for these and manage without.

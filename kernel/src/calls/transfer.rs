@@ -276,7 +276,9 @@ impl Kernel {
             self.copy_in(tid, buffer.wrapping_add(done), &mut copy)?;
             self.files.pipes[pipe].bytes.extend(&copy);
             self.tasks.threads[tid].progress += copy.len() as u64;
-            self.wake_all(|wait| matches!(wait, Wait::Pipe(at) if at == pipe) || wait == Wait::Poll);
+            self.wake_all(|wait| {
+                matches!(wait, Wait::Pipe(at) if at == pipe) || wait == Wait::Poll
+            });
         }
     }
 

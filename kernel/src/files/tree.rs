@@ -184,7 +184,11 @@ impl Tree {
     ///
     /// # Errors
     /// As [`find`](Self::find); `EEXIST` if the path ends in no name, as `/` and `..` do.
-    pub(crate) fn place<'a>(&self, from: NodeId, path: &'a [u8]) -> Result<(NodeId, &'a [u8]), Errno> {
+    pub(crate) fn place<'a>(
+        &self,
+        from: NodeId,
+        path: &'a [u8],
+    ) -> Result<(NodeId, &'a [u8]), Errno> {
         let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
         let trimmed = &path[..end];
         let start = trimmed.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
@@ -241,7 +245,12 @@ impl Tree {
     ///
     /// # Errors
     /// `ENOENT`; `ENOTDIR`, `EISDIR` and `ENOTEMPTY` as `directory` says what is expected.
-    pub(crate) fn remove(&mut self, above: NodeId, name: &[u8], directory: bool) -> Result<NodeId, Errno> {
+    pub(crate) fn remove(
+        &mut self,
+        above: NodeId,
+        name: &[u8],
+        directory: bool,
+    ) -> Result<NodeId, Errno> {
         let node = *self.names(above)?.get(name).ok_or(Errno::ENOENT)?;
         match &self[node].kind {
             Kind::Directory(names, _) if directory && names.is_empty() => {}

@@ -17,6 +17,7 @@ use crate::spaces::unmap::dropped;
 use crate::spaces::vma::Vma;
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, WRITE};
 
+#[inline(never)]
 pub(super) fn copy_on_write<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,

@@ -14,6 +14,7 @@ use crate::spaces::protect::entry_bits;
 use crate::spaces::vma::{Rights, Sharing, Vma};
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, LEAF_PAGES, WRITE};
 
+#[inline(never)]
 pub(super) fn fill<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,
@@ -135,6 +136,7 @@ fn map_around<M: Machine>(
 }
 
 /// The first write to a clean page of a shared file.
+#[inline(never)]
 pub(super) fn make_dirty<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,

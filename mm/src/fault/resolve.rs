@@ -124,6 +124,7 @@ pub(super) struct Scene<'a, M> {
 }
 
 /// Handles the fault of `access` at `address`.
+#[inline(never)]
 pub fn fault<M: Machine>(
     store: &Store,
     at: At,
@@ -166,6 +167,9 @@ pub fn fault<M: Machine>(
     }
 }
 
+// The resolvers are calls of their own: in one body they would make every fault save what only the
+// dearest needs.
+#[inline]
 fn resolve<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Result<Resolved, Stop> {
     let (store, machine, page) = (scene.store, scene.machine, scene.page);
     if !crate::spaces::layout::is_user(page.address()) {
@@ -204,6 +208,7 @@ fn resolve<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Result
 }
 
 /// Where replacement is local, who needs a frame more gives one of its own.
+#[cold]
 fn make_own_room<M: Machine>(scene: &Scene<'_, M>, space: &AddressSpace, fault: Fault) {
     let keep = match fault {
         Fault::ZeroFill | Fault::SwapIn(_) => None,
@@ -214,10 +219,16 @@ fn make_own_room<M: Machine>(scene: &Scene<'_, M>, space: &AddressSpace, fault: 
 }
 
 /// The area of the page; a stack just above it grows to include it.
+#[inline]
 fn area_of<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Option<Vma> {
     if let Some(area) = space.areas_mut().find_recent(scene.page) {
         return Some(*area);
     }
+    grown_to(scene, space)
+}
+
+#[inline(never)]
+fn grown_to<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Option<Vma> {
     let layout = space.layout();
     let limits =
         StackLimits { pages_max: layout.stack_pages_max(), floor: layout.mappable().start };
@@ -227,6 +238,7 @@ fn area_of<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Option
     space.areas().find(page).copied()
 }
 
+#[inline(never)]
 fn zero_page<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,
@@ -241,6 +253,7 @@ fn zero_page<M: Machine>(
     Ok(Resolved::ZeroPage)
 }
 
+#[inline(never)]
 fn zero_fill<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,
@@ -298,6 +311,7 @@ pub(super) fn finish_mapping<M: Machine>(
     space.note_resident(store);
 }
 
+#[inline(never)]
 fn swap_in<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,
