@@ -1,7 +1,9 @@
 //! The arguments, and the help that teaches them.
 
+mod boot;
 mod explain;
 
+pub(crate) use boot::BootArgs;
 pub(crate) use explain::ExplainArgs;
 
 use std::ffi::OsString;
@@ -35,8 +37,9 @@ const EXAMPLES: &str = "Examples:
   vellum explain --policy lru --refs 7,0,1,2,0,3,0,4      a policy step by step, as in textbooks
   vellum curve sort.vtrace --policy lru,opt,clock        faults against memory, drawn
   vellum advise sort.vtrace --slowdown 5%                the smallest memory that is good enough
+  vellum boot -- /bin/forktest                           real page faults, under QEMU
 
-Exit codes: 0 done, 1 the work could not be done, 2 wrong usage; `record` passes the program's on.";
+Exit codes: 0 done, 1 the work could not be done, 2 wrong usage; `record` and `boot` pass the program's on.";
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
@@ -52,6 +55,7 @@ pub(crate) enum Command {
     Policies(PoliciesArgs),
     // Described at its arguments: a word here would hide the rest of what is said there.
     Explain(ExplainArgs),
+    Boot(BootArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell

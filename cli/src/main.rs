@@ -13,7 +13,8 @@ use clap::Parser;
 
 use args::{Args, Command};
 
-/// Exit codes: 0 done, 1 the work could not be done, 2 wrong usage. `record` passes its program's on.
+/// Exit codes: 0 done, 1 the work could not be done, 2 wrong usage. `record` and `boot` pass their
+/// program's on.
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(&args),
         Command::Policies(args) => commands::policies::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
+        Command::Boot(args) => commands::boot::run(args),
         Command::Completions { shell } => commands::shell::completions(shell),
         Command::Man { directory } => commands::shell::man(&directory),
     };

@@ -12,7 +12,7 @@
 //!
 //! A program that prints such a line itself fools only the display of its own run.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A line that is longer is no event.
@@ -34,6 +34,13 @@ pub enum Part<'a> {
 pub enum Event {
     /// How far it is.
     Counters(Counters),
+    /// A process was killed because memory ran out.
+    OutOfMemory(OutOfMemory),
+    /// The kernel cannot do what it was told.
+    Refused {
+        /// Why.
+        why: String,
+    },
     /// The program has ended: with this code, or 128 and the signal that killed it.
     Exit {
         /// The code.
@@ -61,8 +68,23 @@ pub struct Counters {
     pub swapped_out: u64,
     /// Pages read from swap.
     pub swapped_in: u64,
-    /// Frames that are free now.
-    pub frames_free: u64,
+    /// Memory that is free now, in bytes.
+    pub free_bytes: u64,
+}
+
+/// A process killed because memory ran out, and what it had, in bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OutOfMemory {
+    /// Its number.
+    pub pid: u32,
+    /// Its name.
+    pub command: String,
+    /// What it had in frames.
+    pub resident_bytes: u64,
+    /// What it had in swap.
+    pub swap_bytes: u64,
+    /// Its page tables.
+    pub table_bytes: u64,
 }
 
 /// Splits what comes into output and events.
@@ -149,14 +171,14 @@ mod tests {
         let text =
             b"@{\"event\":\"start\",\"name\":\"x\"}\nhello\n@{\"event\":\"counters\",\"ns\":5,\
             \"minor\":1,\"major\":2,\"evicted\":3,\"swapped_out\":4,\"swapped_in\":5,\
-            \"frames_free\":6}\n\xff\x00 @{\"event\":1}\n@{\"event\":\"exit\",\"code\":139}\n";
+            \"free_bytes\":6}\n\xff\x00 @{\"event\":1}\n@{\"event\":\"exit\",\"code\":139}\n";
         for step in 1..=text.len() {
             let (output, events) = split(text, step);
             assert_eq!(output, b"hello\n\xff\x00 @{\"event\":1}\n", "in steps of {step}");
             assert_eq!(events.len(), 3, "in steps of {step}");
             assert_eq!(events[0], Event::Other);
             let Event::Counters(counters) = events[1] else { panic!("{:?}", events[1]) };
-            assert_eq!((counters.minor, counters.frames_free), (1, 6));
+            assert_eq!((counters.minor, counters.free_bytes), (1, 6));
             assert_eq!(events[2], Event::Exit { code: 139 });
         }
     }

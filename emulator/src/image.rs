@@ -73,17 +73,28 @@ pub fn image() -> Result<PathBuf, ImageError> {
     let make = || match env::var_os(NAMED).map(PathBuf::from) {
         Some(path) if path.is_file() => Ok(path),
         Some(path) => Err(ImageError::Missing { path }),
-        None => build(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")),
+        None => build(&sources()),
     };
     IMAGE.get_or_init(make).clone()
 }
 
-fn build(checkout: &Path) -> Result<PathBuf, ImageError> {
-    let checkout = checkout
-        .canonicalize()
-        .ok()
-        .filter(|found| found.join("kernel/Cargo.toml").is_file())
-        .ok_or_else(|| ImageError::NoCheckout { checkout: checkout.to_owned() })?;
+/// Where the sources of this program were when it was built.
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The checkout that this program was built of, if it is still there.
+pub(crate) fn checkout() -> Option<PathBuf> {
+    checkout_at(&sources())
+}
+
+fn checkout_at(place: &Path) -> Option<PathBuf> {
+    place.canonicalize().ok().filter(|found| found.join("kernel/Cargo.toml").is_file())
+}
+
+fn build(place: &Path) -> Result<PathBuf, ImageError> {
+    let checkout =
+        checkout_at(place).ok_or_else(|| ImageError::NoCheckout { checkout: place.to_owned() })?;
     let target = checkout.join("target/image");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod boot;
 pub mod console;
 pub mod image;
 pub mod programs;

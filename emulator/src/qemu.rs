@@ -13,6 +13,8 @@ use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,12 +24,15 @@ const NAMED: &str = "VELLUM_QEMU_SYSTEM";
 /// The QEMU that is looked for on the path.
 const QEMU: &str = "qemu-system-x86_64";
 
+/// How often limits are looked at while nothing comes.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The status that says it was the kernel that left, and with what code: `code * 2 + 1`. Codes
 /// below are not used, because QEMU has statuses of its own.
 const CODE_MIN: i32 = 0x10;
 
 /// A machine to run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Qemu {
     /// The kernel's image.
     pub image: PathBuf,
@@ -47,6 +52,8 @@ pub struct Qemu {
     pub command_line: String,
     /// How long it may run.
     pub time_max: Option<Duration>,
+    /// Kills it when it is set.
+    pub stop: Option<Arc<AtomicBool>>,
     /// How much it may say, in bytes.
     pub output_bytes_max: Option<u64>,
 }
@@ -69,6 +76,8 @@ pub enum Exit {
     Reset,
     /// It took too long and was killed.
     TimedOut,
+    /// It was told to stop and was killed.
+    Stopped,
     /// It said too much and was killed.
     Flooded,
 }
@@ -135,6 +144,7 @@ impl Qemu {
             icount: false,
             command_line: String::new(),
             time_max: None,
+            stop: None,
             output_bytes_max: None,
         }
     }
@@ -159,13 +169,17 @@ impl Qemu {
         let mut bytes = 0;
         // Ends: at the end of the output, which is QEMU's own, or at one of the limits.
         loop {
-            let wait =
-                end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-            let part: Vec<u8> = match parts.recv_timeout(wait) {
+            let part: Vec<u8> = match parts.recv_timeout(LOOK) {
                 Ok(part) => part.map_err(broken)?,
-                Err(RecvTimeoutError::Timeout) => return Ok(Exit::TimedOut),
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            if self.stop.as_ref().is_some_and(|stop| stop.load(Relaxed)) {
+                return Ok(Exit::Stopped);
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Ok(Exit::TimedOut);
+            }
             on_output(&part);
             bytes += part.len() as u64;
             if self.output_bytes_max.is_some_and(|max| bytes > max) {
@@ -173,6 +187,10 @@ impl Qemu {
             }
         }
         let status = child.0.wait().map_err(broken)?;
+        // Whoever was told to stop may have told QEMU as well, as a terminal does.
+        if self.stop.as_ref().is_some_and(|stop| stop.load(Relaxed)) {
+            return Ok(Exit::Stopped);
+        }
         exit(status).ok_or_else(|| QemuError::Failed {
             qemu: qemu.clone(),
             status,

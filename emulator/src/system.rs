@@ -159,8 +159,9 @@ fn is_static(file: &[u8]) -> Option<bool> {
     Some(true)
 }
 
-/// Text that sorting has something to do with: a number, two words, and a number that repeats.
-fn lines() -> String {
+/// `/etc/lines.txt`, text that sorting has something to do with: a number, two words, and a number that
+/// repeats.
+pub fn lines() -> String {
     const WORDS: [&str; 12] = [
         "frame", "page", "area", "order", "slot", "zone", "node", "fault", "policy", "victim",
         "table", "entry",

@@ -96,11 +96,11 @@ impl Kernel {
         self.peaks.tables = self.peaks.tables.max(space.tables_peak());
     }
 
-    /// Prints a line of counters if it is time for one.
+    /// Prints a line of counters if it is time for one; not in the middle of a program's line.
     pub(crate) fn show_counters(&mut self) {
         let now = cpu::nanos();
         let period = self.options.counters_nanos;
-        if period == 0 || now < self.shown + period {
+        if period == 0 || now < self.shown + period || !console::is_at_line_start() {
             return;
         }
         self.shown = now;

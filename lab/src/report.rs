@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vellum_trace::event::{Filter, Meta, Summary};
 
 use crate::experiment::shown;
@@ -103,7 +103,7 @@ pub struct MachineReport {
 }
 
 /// Page faults.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Faults {
     /// Satisfied without a read of their own.
     pub minor: u64,
@@ -114,7 +114,7 @@ pub struct Faults {
 }
 
 /// Faults by what they needed.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct ByKind {
     /// Reads of untouched memory: the zero frame.
     pub zero_page: u64,
@@ -139,7 +139,7 @@ pub struct ByKind {
 }
 
 /// Evictions and write-back, in pages.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Reclaim {
     /// Frames that the policy proposed.
     pub scanned: u64,
@@ -169,7 +169,7 @@ pub struct TlbReport {
 }
 
 /// Memory used.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct MemoryReport {
     /// The most that programs and the page cache ever held at once.
     pub peak_resident_bytes: u64,
@@ -180,7 +180,7 @@ pub struct MemoryReport {
 }
 
 /// Virtual time, in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Time {
     /// From start to end.
     pub virtual_ns: u64,
@@ -193,7 +193,7 @@ pub struct Time {
 }
 
 /// One process.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ProcessReport {
     /// Its pid when it was recorded.
     pub pid: u32,
@@ -210,7 +210,7 @@ pub struct ProcessReport {
 }
 
 /// A process killed because memory ran out.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OomKill {
     /// When, in virtual nanoseconds.
     pub at_ns: u64,
@@ -286,62 +286,81 @@ impl fmt::Display for Report {
             machine.seed
         )?;
         writeln!(f)?;
-        writeln!(
-            f,
-            "faults {:>14} minor {:>12} major",
-            Grouped(faults.minor),
-            Grouped(faults.major)
-        )?;
-        write_kinds(f, &faults.by_kind)?;
-        writeln!(
-            f,
-            "reclaim{:>14} scanned {:>10} evicted {:>10} swapped out {:>10} swapped in",
-            Grouped(reclaim.scanned),
-            Grouped(reclaim.evicted),
-            Grouped(reclaim.swapped_out),
-            Grouped(reclaim.swapped_in)
-        )?;
-        writeln!(
-            f,
-            "files  {:>14} read    {:>10} written {:>10} direct reclaims",
-            Grouped(reclaim.file_read),
-            Grouped(reclaim.written),
-            Grouped(reclaim.direct)
-        )?;
+        write!(f, "{faults}{reclaim}")?;
         writeln!(
             f,
             "tlb    {:>14} lookups {:>10} walks",
             Grouped(self.tlb.lookups),
             Grouped(self.tlb.misses)
         )?;
+        write!(f, "{memory}{time}{}", ProcessTable(&self.processes))?;
+        self.oom_kills.iter().try_for_each(|kill| write!(f, "{kill}"))
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "faults {:>14} minor {:>12} major", Grouped(self.minor), Grouped(self.major))?;
+        write_kinds(f, &self.by_kind)
+    }
+}
+
+impl fmt::Display for Reclaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "reclaim{:>14} scanned {:>10} evicted {:>10} swapped out {:>10} swapped in",
+            Grouped(self.scanned),
+            Grouped(self.evicted),
+            Grouped(self.swapped_out),
+            Grouped(self.swapped_in)
+        )?;
+        writeln!(
+            f,
+            "files  {:>14} read    {:>10} written {:>10} direct reclaims",
+            Grouped(self.file_read),
+            Grouped(self.written),
+            Grouped(self.direct)
+        )
+    }
+}
+
+impl fmt::Display for MemoryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "memory {:>14} peak    {:>10} tables  {:>10} swap",
-            Human(memory.peak_resident_bytes),
-            Human(memory.peak_page_table_bytes),
-            Human(memory.peak_swap_bytes)
-        )?;
+            Human(self.peak_resident_bytes),
+            Human(self.peak_page_table_bytes),
+            Human(self.peak_swap_bytes)
+        )
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "time   {:>14} elapsed {:>10} cpu     {:>10} in the kernel {:>10} waiting for disks",
-            Duration(time.virtual_ns),
-            Duration(time.cpu_ns),
-            Duration(time.kernel_ns),
-            Duration(time.io_wait_ns)
-        )?;
-        write_processes(f, &self.processes)?;
-        for kill in &self.oom_kills {
-            writeln!(
-                f,
-                "out of memory after {}: killed {} ({}), {} resident, {} in swap",
-                Duration(kill.at_ns),
-                kill.pid,
-                kill.command,
-                Human(kill.resident_bytes),
-                Human(kill.swap_bytes)
-            )?;
-        }
-        Ok(())
+            Duration(self.virtual_ns),
+            Duration(self.cpu_ns),
+            Duration(self.kernel_ns),
+            Duration(self.io_wait_ns)
+        )
+    }
+}
+
+impl fmt::Display for OomKill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "out of memory after {}: killed {} ({}), {} resident, {} in swap",
+            Duration(self.at_ns),
+            self.pid,
+            self.command,
+            Human(self.resident_bytes),
+            Human(self.swap_bytes)
+        )
     }
 }
 
@@ -367,27 +386,32 @@ fn write_kinds(f: &mut fmt::Formatter<'_>, kinds: &ByKind) -> fmt::Result {
 /// Processes listed at the most; the rest are counted.
 const PROCESSES_SHOWN: usize = 20;
 
-fn write_processes(f: &mut fmt::Formatter<'_>, processes: &[ProcessReport]) -> fmt::Result {
-    writeln!(f)?;
-    writeln!(
-        f,
-        "{:>8} {:>12} {:>10} {:>12}  {:<14} command",
-        "pid", "minor", "major", "peak", "exit"
-    )?;
-    for process in processes.iter().take(PROCESSES_SHOWN) {
-        let command: String = process.command.chars().take(60).collect();
+/// Processes as a table, a row each.
+pub struct ProcessTable<'a>(pub &'a [ProcessReport]);
+
+impl fmt::Display for ProcessTable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
         writeln!(
             f,
-            "{:>8} {:>12} {:>10} {:>12}  {:<14} {command}",
-            process.pid,
-            Grouped(process.minor),
-            Grouped(process.major),
-            Human(process.peak_resident_bytes),
-            process.exit
+            "{:>8} {:>12} {:>10} {:>12}  {:<14} command",
+            "pid", "minor", "major", "peak", "exit"
         )?;
+        for process in self.0.iter().take(PROCESSES_SHOWN) {
+            let command: String = process.command.chars().take(60).collect();
+            writeln!(
+                f,
+                "{:>8} {:>12} {:>10} {:>12}  {:<14} {command}",
+                process.pid,
+                Grouped(process.minor),
+                Grouped(process.major),
+                Human(process.peak_resident_bytes),
+                process.exit
+            )?;
+        }
+        if self.0.len() > PROCESSES_SHOWN {
+            writeln!(f, "         … and {} more", self.0.len() - PROCESSES_SHOWN)?;
+        }
+        Ok(())
     }
-    if processes.len() > PROCESSES_SHOWN {
-        writeln!(f, "         … and {} more", processes.len() - PROCESSES_SHOWN)?;
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod advise;
+pub(crate) mod boot;
 pub(crate) mod curve;
 pub(crate) mod explain;
 pub(crate) mod export;

@@ -28,13 +28,18 @@ pub(super) const EXIT_PORT: u16 = 0xf4;
 pub(super) const PANICKED: u8 = 0x21;
 
 /// The serial line; who holds it may use its ports.
-struct Serial;
+struct Serial {
+    /// Whether nothing has been sent since the last line ended.
+    at_line_start: bool,
+}
 
-static SERIAL: Mutex<Serial> = Mutex::new(Serial);
+static SERIAL: Mutex<Serial> = Mutex::new(Serial { at_line_start: true });
 
 impl Serial {
-    #[allow(clippy::unused_self, reason = "who has it may use the ports")]
     fn send(&mut self, bytes: &[u8]) {
+        if let Some(last) = bytes.last() {
+            self.at_line_start = *last == b'\n';
+        }
         for byte in bytes {
             // Ends: the transmitter sends on its own. A line without a device reads as ones.
             // SAFETY: reading the line status has no effect.
@@ -81,17 +86,25 @@ pub(crate) fn read() -> Option<u8> {
     Some(unsafe { port::read_u8(COM1) })
 }
 
-/// Writes formatted text, whole. `println!` ends here.
-pub(crate) fn print(text: fmt::Arguments<'_>) {
+/// Whether the last line has ended, so that another one would not break it.
+pub(crate) fn is_at_line_start() -> bool {
+    SERIAL.lock().at_line_start
+}
+
+/// Writes a line, whole, and not behind what a program has left unfinished. `println!` ends here.
+pub(crate) fn print_line(text: fmt::Arguments<'_>) {
+    let mut line = SERIAL.lock();
+    if !line.at_line_start {
+        line.send(b"\n");
+    }
     // A serial line accepts everything, so only a `Display` that fails could make this an error.
-    let _ = SERIAL.lock().write_fmt(text);
+    let _ = line.write_fmt(text);
+    line.send(b"\n");
 }
 
 /// Writes a line to the console.
 macro_rules! println {
-    ($($part:tt)*) => {
-        $crate::arch::console::print(format_args!("{}\n", format_args!($($part)*)))
-    };
+    ($($part:tt)*) => { $crate::arch::console::print_line(format_args!($($part)*)) };
 }
 
 /// Ends the machine. QEMU's exit status becomes `code * 2 + 1`; without QEMU the processor halts.
@@ -110,7 +123,7 @@ fn panic(panic: &PanicInfo<'_>) -> ! {
             break;
         }
     }
-    let mut line = Serial;
+    let mut line = Serial { at_line_start: true };
     let line = held.as_deref_mut().unwrap_or(&mut line);
     let _ = writeln!(line, "panic: {}", OneLine(panic));
     exit(PANICKED)

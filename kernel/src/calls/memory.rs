@@ -167,7 +167,8 @@ impl Kernel {
     pub(crate) fn mremap(&mut self, tid: Tid, a: &Arguments) -> Answer {
         let &[old, old_bytes, new_bytes, flags, to, _] = a;
         let flags = flags as u32;
-        if new_bytes == 0 || old_bytes == 0 {
+        let known = flags & !(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED) == 0;
+        if !known || new_bytes == 0 || old_bytes == 0 {
             return Err(Errno::EINVAL.into()); // 0 old bytes would duplicate a shared mapping
         }
         let old = range(old, old_bytes)?;

@@ -1,0 +1,119 @@
+//! `vellum boot`.
+
+mod live;
+mod report;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, bail};
+use vellum_emulator::boot::{Boot, BootError};
+use vellum_emulator::console::{Event, Part};
+use vellum_mm::addr::Frame;
+use vellum_mm::replace::{Choice, Parameters, Replacement, Settings};
+
+use crate::args::{BootArgs, Format};
+use crate::output;
+use live::Live;
+use report::{BootReport, Measured};
+
+/// What shells say of a program that was interrupted: 128 and SIGINT.
+const INTERRUPTED: u8 = 130;
+
+pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
+    if args.format == Format::Csv {
+        bail!("the report of a boot is text or JSON");
+    }
+    check_policy(&args.policy)?;
+    let boot = Boot {
+        memory_bytes: args.memory,
+        cpus: args.cpus,
+        nodes: args.nodes,
+        policy: args.policy,
+        swap_bytes: args.swap,
+        seed: args.seed,
+        icount: args.icount,
+        added: args.add,
+        program: args.program,
+        stop: Some(interrupts()?),
+        ..Boot::default()
+    };
+    // Standard output is for one of the two: what the program prints, or JSON.
+    let out: Box<dyn Write> = match args.format {
+        Format::Json if args.output.is_none() => Box::new(io::stderr()),
+        _ => Box::new(io::stdout()),
+    };
+    match listen(&boot, Live::new(out))? {
+        Some(report) => {
+            print(&report, args.format, args.output.as_deref())?;
+            Ok(ExitCode::from(report.exit()))
+        }
+        None => Ok(ExitCode::from(INTERRUPTED)),
+    }
+}
+
+/// Refuses what the kernel would refuse, before it is built.
+fn check_policy(text: &str) -> Result<()> {
+    let choice = Choice::parse(text).with_context(|| format!("policy `{text}`"))?;
+    let any = Parameters {
+        first: Frame(0),
+        frames: 1024,
+        pages: None,
+        seed: 0,
+        settings: Settings::NONE,
+    };
+    match choice.make(&any) {
+        Replacement::Blind(_) => Ok(()),
+        _ => bail!(
+            "policy `{text}` must be told of more than hardware sees; `vellum curve` runs it, and \
+             here do clock, linux, mglru and others"
+        ),
+    }
+}
+
+/// Set by Ctrl-C.
+fn interrupts() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .context("cannot watch for Ctrl-C")?;
+    }
+    Ok(stop)
+}
+
+/// Runs the machine and shows what it says; `None` if it was interrupted.
+fn listen(boot: &Boot, mut live: Live) -> Result<Option<BootReport>> {
+    let (mut measured, mut oom_kills, mut passed_on) = (None, Vec::new(), Ok(()));
+    let ended = boot.run(|part| match part {
+        Part::Output(bytes) if passed_on.is_ok() => passed_on = live.output(bytes),
+        Part::Event(Event::Counters(counters)) => live.counters(&counters),
+        Part::Event(Event::OutOfMemory(kill)) => oom_kills.push(kill),
+        Part::Event(Event::Report(fields)) => measured = Some(fields),
+        _ => {}
+    });
+    live.finish();
+    let exit = match ended {
+        Err(BootError::Stopped) => return Ok(None),
+        other => other?,
+    };
+    passed_on?;
+    let measured: Measured = serde_json::from_value(measured.context("the kernel sent no report")?)
+        .context("the kernel's report is of another version")?;
+    Ok(Some(BootReport::new(boot, measured, oom_kills, exit)))
+}
+
+fn print(report: &BootReport, format: Format, path: Option<&Path>) -> Result<()> {
+    if format == Format::Text && path.is_none() {
+        return Ok(write!(io::stderr(), "\n{report}")?);
+    }
+    output::to(path, |out| match format {
+        Format::Json => {
+            serde_json::to_writer(&mut *out, report)?;
+            Ok(writeln!(out)?)
+        }
+        _ => Ok(write!(out, "{report}")?),
+    })
+}

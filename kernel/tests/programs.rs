@@ -1,0 +1,247 @@
+//! Programs on the kernel: they print what they print on Linux.
+//!
+//! Each program has its output in `kernel/user/expected`. It must come of a run on this Linux, which keeps
+//! the file honest, and of a run on the kernel, on machines of several kinds. What is missing (QEMU, a C
+//! compiler, busybox) is told in a line that starts with `SKIP`.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use vellum_emulator::boot::{Boot, BootError};
+use vellum_emulator::console::{Event, OutOfMemory, Part};
+use vellum_emulator::programs::{Compiler, PROGRAMS, Program};
+use vellum_emulator::{qemu, system};
+
+fn skip(why: &str) {
+    // Not `eprintln`, which the test harness keeps to itself.
+    writeln!(io::stderr(), "SKIP: {why}").expect("stderr can be written to");
+}
+
+/// Every C compiler that is installed; a line if there is none.
+fn compilers() -> Vec<Compiler> {
+    let all = Compiler::installed();
+    if all.is_empty() {
+        skip("no C compiler: install musl-tools or gcc");
+    }
+    all
+}
+
+/// A machine that runs `program`; none, and a line about it, if there can be none.
+fn machine<W: ToString>(program: &[W]) -> Option<Boot> {
+    if let Err(error) = qemu::find() {
+        skip(&error.to_string());
+        return None;
+    }
+    let compiler = Some(compilers().into_iter().next()?);
+    let program = program.iter().map(W::to_string).collect();
+    Some(Boot { compiler, program, time_max: Some(Duration::from_mins(5)), ..Boot::default() })
+}
+
+/// The same with a program that is a shell's work.
+fn shell(script: &str) -> Option<Boot> {
+    if system::busybox().is_none() {
+        skip("no static busybox: install busybox-static");
+        return None;
+    }
+    machine(&["/bin/sh", "-c", script])
+}
+
+/// What a run said.
+struct Said {
+    output: String,
+    report: Value,
+    kills: Vec<OutOfMemory>,
+    ended: Result<u8, BootError>,
+}
+
+impl Said {
+    /// A number of the report, by its JSON pointer.
+    fn number(&self, place: &str) -> u64 {
+        let found = self.report.pointer(place).and_then(Value::as_u64);
+        found.unwrap_or_else(|| panic!("no number at {place} in {}", self.report))
+    }
+}
+
+fn run(boot: &Boot) -> Said {
+    let (mut output, mut report, mut kills) = (Vec::new(), Value::Null, Vec::new());
+    let ended = boot.run(|part| match part {
+        Part::Output(bytes) => output.extend_from_slice(bytes),
+        Part::Event(Event::Report(fields)) => report = fields,
+        Part::Event(Event::OutOfMemory(kill)) => kills.push(kill),
+        Part::Event(_) => {}
+    });
+    let output = String::from_utf8_lossy(&output).into_owned();
+    Said { output, report, kills, ended }
+}
+
+/// Runs what must end well and leave nothing behind, and returns what it said.
+fn run_well(boot: &Boot) -> Said {
+    let said = run(boot);
+    assert!(matches!(said.ended, Ok(0)), "{boot:?}: {:?}\n{}", said.ended, said.output);
+    assert_eq!(said.report["leaked"], Value::Null, "{boot:?} leaked");
+    let kinds = said.report["faults"]["by_kind"].as_object().expect("faults have kinds");
+    assert!(kinds.values().any(|count| count.as_u64() > Some(0)), "{boot:?} had no faults");
+    said
+}
+
+fn program(name: &str) -> &'static Program {
+    PROGRAMS.iter().find(|program| program.name == name).expect("it is the name of a program")
+}
+
+fn words(program: &Program) -> Vec<String> {
+    let path = format!("/bin/{}", program.name);
+    [path].into_iter().chain(program.arguments.iter().map(ToString::to_string)).collect()
+}
+
+fn assert_prints(boot: &Boot, expected: &str) -> Said {
+    let said = run_well(boot);
+    assert_eq!(said.output, expected, "{boot:?}");
+    said
+}
+
+/// `program` on this Linux, where addresses and the first stack pages are the same in every run.
+fn native(program: &Program, path: PathBuf) -> Command {
+    let mut command = Command::new("setarch");
+    command.arg("-R").arg(path).args(program.arguments);
+    command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
+    command
+}
+
+#[test]
+fn programs_print_on_linux_what_is_expected() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/image/programs");
+    for compiler in compilers() {
+        let built = compiler.build(&directory).expect("the programs compile");
+        for (program, built) in PROGRAMS.iter().zip(built) {
+            // Linux has no machine of its own to run out of memory on.
+            if program.name == "oom" {
+                continue;
+            }
+            let ran = native(program, built.path).output().expect("setarch runs");
+            let output = String::from_utf8_lossy(&ran.stdout);
+            let name = (program.name, compiler.name());
+            assert_eq!(output, program.expected, "{name:?}: {}", ran.status);
+            assert!(ran.status.success(), "{name:?}: {}", ran.status);
+        }
+    }
+}
+
+#[test]
+fn programs_print_on_the_kernel_what_they_print_on_linux() {
+    for program in PROGRAMS {
+        for compiler in compilers() {
+            let Some(boot) = machine(&words(program)) else { return };
+            assert_prints(&Boot { compiler: Some(compiler), ..boot }, program.expected);
+        }
+    }
+}
+
+#[test]
+fn several_processors_and_nodes_change_no_output() {
+    for (cpus, nodes) in [(2, 1), (4, 2)] {
+        for name in ["forktest", "threads", "signals", "pipes", "stress"] {
+            let program = program(name);
+            let Some(boot) = machine(&words(program)) else { return };
+            let said = assert_prints(&Boot { cpus, nodes, ..boot }, program.expected);
+            assert_eq!(said.number("/machine/cpus"), u64::from(cpus));
+        }
+    }
+}
+
+#[test]
+fn a_program_larger_than_memory_runs_on_swap_under_any_policy() {
+    for policy in
+        ["fifo", "clock", "enhanced-clock", "wsclock", "sieve", "clock-pro", "linux", "mglru"]
+    {
+        let Some(boot) = machine(&["/bin/churn", "24M", "2"]) else { return };
+        let memory_bytes = 16 << 20;
+        let said = run_well(&Boot { memory_bytes, policy: policy.to_owned(), ..boot });
+        assert!(said.output.ends_with("churn: done\n"), "{policy}: {}", said.output);
+        assert_eq!(said.number("/machine/memory_bytes"), memory_bytes);
+        // 8 MiB and more do not fit, in each of two passes and in the last look at all pages.
+        assert!(said.number("/reclaim/swapped_in") >= 3 * 2048, "{policy}: {}", said.report);
+        assert!(said.number("/faults/major") > 0, "{policy}: {}", said.report);
+    }
+}
+
+#[test]
+fn lack_of_memory_kills_who_has_most_and_no_other() {
+    let program = program("oom");
+    for swap_bytes in [0, 16 << 20] {
+        let Some(boot) = machine(&words(program)) else { return };
+        let boot = Boot { memory_bytes: 16 << 20, swap_bytes, ..boot };
+        let said = assert_prints(&boot, program.expected);
+        let [kill] = &said.kills[..] else { panic!("killed {:?}", said.kills) };
+        assert!(kill.resident_bytes > 8 << 20, "{kill:?}");
+        assert_eq!(kill.swap_bytes > 0, swap_bytes > 0, "{kill:?}");
+    }
+}
+
+#[test]
+fn a_shell_sorts_as_it_does_on_linux() {
+    let script =
+        "sort /etc/lines.txt | sha256sum; sort -r /etc/lines.txt | head -3; wc -l /etc/lines.txt";
+    let Some(boot) = shell(script) else { return };
+    let said = run_well(&boot);
+    let directory = tempfile::tempdir().expect("there is a temporary directory");
+    let lines = directory.path().join("lines.txt");
+    std::fs::write(&lines, system::lines()).expect("it can be written");
+    let here = lines.to_str().expect("it is text");
+    let script = script.replace("/etc/lines.txt", here);
+    let busybox = system::busybox().expect("it was there before");
+    let native = Command::new(busybox).args(["sh", "-c", &script]).output().expect("it runs");
+    let native = String::from_utf8_lossy(&native.stdout).replace(here, "/etc/lines.txt");
+    assert_eq!(said.output, native);
+    assert_eq!(native.lines().count(), 5, "{native}");
+}
+
+#[test]
+fn the_exit_code_is_the_programs() {
+    for (script, code) in [("exit 42", 42), ("kill -9 $$", 137), ("kill -11 $$", 139)] {
+        let Some(boot) = shell(script) else { return };
+        let said = run(&boot);
+        assert!(matches!(said.ended, Ok(found) if found == code), "{script}: {:?}", said.ended);
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_in_a_line() {
+    let Some(boot) = machine(&["/bin/nothing"]) else { return };
+    let error = run(&boot).ended.expect_err("there is no such program").to_string();
+    assert!(error.contains("/bin/nothing") && error.contains("forktest"), "{error}");
+    let Some(boot) = machine(&["/bin/hello"]) else { return };
+    let boot = Boot { policy: "nonsense".to_owned(), ..boot };
+    let error = run(&boot).ended.expect_err("there is no such policy").to_string();
+    assert!(error.contains("nonsense") || error.contains("policy"), "{error}");
+}
+
+#[test]
+fn time_in_instructions_is_the_same_in_every_run() {
+    let Some(boot) = machine(&["/bin/forktest"]) else { return };
+    let boot = Boot { icount: true, swap_bytes: 0, ..boot };
+    let (one, other) = (run_well(&boot), run_well(&boot));
+    assert_eq!(one.report, other.report);
+    assert!(one.number("/time/virtual_ns") > 0);
+}
+
+#[test]
+#[ignore = "takes a minute or two"]
+fn chance_finds_no_byte_that_is_not_as_written() {
+    for (cpus, memory_bytes, seed) in [(2, 32 << 20, 11), (4, 24 << 20, 12), (4, 16 << 20, 13)] {
+        let Some(boot) = machine(&["/bin/stress", "20s", &seed.to_string(), "4", "40M"]) else {
+            return;
+        };
+        let said = run_well(&Boot { cpus, memory_bytes, swap_bytes: 128 << 20, ..boot });
+        assert!(said.output.contains("every byte as written"), "{}", said.output);
+        assert!(said.number("/reclaim/swapped_in") > 0, "{}", said.report);
+    }
+    // Without swap some processes are killed; those that are left find their bytes.
+    let Some(boot) = machine(&["/bin/stress", "300", "14", "4", "64M"]) else { return };
+    let boot = Boot { cpus: 2, memory_bytes: 16 << 20, swap_bytes: 0, ..boot };
+    let said = run_well(&boot);
+    assert!(said.output.contains("every byte as written"), "{}", said.output);
+    assert!(!said.kills.is_empty(), "64 MiB fit in 16: {}", said.report);
+}
