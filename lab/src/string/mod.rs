@@ -16,6 +16,7 @@
 //! at once, nothing is read ahead. A fault of the string is a page that must be brought in; the first
 //! use of a page is one, too (*cold*), though a kernel may serve it without I/O.
 
+mod bits;
 pub mod distances;
 mod flatten;
 pub mod intervals;
