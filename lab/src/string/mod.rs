@@ -9,7 +9,8 @@
 //! ```text
 //!     trace ──▶ full system, memory unlimited ──▶ RefString ──┬─▶ simulate   any policy, one size
 //!               which frame does this access use?             ├─▶ distances  LRU, every size
-//!                                                             └─▶ intervals  OPT, one size
+//!                                                             ├─▶ intervals  OPT, one size
+//!                                                             └─▶ loads      FIFO, one size
 //! ```
 //!
 //! What is lost: page tables and kernel memory take none of the frames, reclaim works page by page and
@@ -20,6 +21,7 @@ mod bits;
 pub mod distances;
 mod flatten;
 pub mod intervals;
+pub mod loads;
 mod sample;
 pub mod simulate;
 pub mod sizing;
