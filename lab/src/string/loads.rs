@@ -40,7 +40,7 @@ pub fn fifo(string: &RefString, frames: u32) -> Counts {
     assert!(u32::try_from(string.len()).is_ok_and(|len| len < NONE), "loads are 32 bits");
     let memory = Memory {
         loads: vec![0; string.pages() as usize],
-        dirty: vec![false; if string.has_writes() { string.pages() as usize } else { 0 }],
+        dirty: vec![0; if string.has_writes() { string.pages() as usize } else { 0 }],
         latest: 0,
         oldest: 1,
         free: frames,
@@ -52,8 +52,8 @@ pub fn fifo(string: &RefString, frames: u32) -> Counts {
 }
 
 struct Memory {
-    loads: Vec<u32>,  // by page: the number of its last load, from 1
-    dirty: Vec<bool>, // by page: whether it was written since
+    loads: Vec<u32>, // by page: the number of its last load, from 1
+    dirty: Vec<u8>,  // by page: 1 if it was written since
     latest: u32,
     oldest: u32, // of the loads whose pages are in memory; more than the latest if none is
     free: u32,   // frames
@@ -84,7 +84,7 @@ impl Memory {
         }
         frees.for_each(|free| self.free_page(free.page));
         let left = self.loads.iter().zip(&self.dirty);
-        let gone = left.filter(|&(&load, &dirty)| dirty && load < self.oldest).count() as u64;
+        let gone = left.filter(|&(&load, &dirty)| dirty == 1 && load < self.oldest).count() as u64;
         Counts {
             faults: self.latest.into(),
             cold: string.pages().into(),
@@ -104,9 +104,11 @@ impl Memory {
             latest += u32::from(fault);
             *load = if fault { latest } else { *load };
             if WRITES {
+                // Numbers again, of which a compiler makes no branches.
                 let dirty = &mut self.dirty[page_of(entry)];
-                self.writebacks += u64::from(fault && *dirty);
-                *dirty = (*dirty && !fault) || entry & WRITE != 0;
+                let gone = *dirty & u8::from(fault);
+                self.writebacks += u64::from(gone);
+                *dirty = (*dirty ^ gone) | (entry >> 31) as u8;
             }
             let fills = FILLS && fault && self.free > 0;
             self.free -= u32::from(fills);
@@ -141,7 +143,7 @@ impl Memory {
             self.free += 1;
             self.loads[page as usize] = 0;
             if let Some(dirty) = self.dirty.get_mut(page as usize) {
-                *dirty = false;
+                *dirty = 0;
             }
         }
     }
@@ -151,3 +153,5 @@ impl Memory {
 const fn page_of(entry: u32) -> usize {
     (entry & !WRITE) as usize
 }
+
+const _: () = assert!(WRITE >> 31 == 1);
