@@ -7,7 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use vellum_lab::scenario::{Script, bless, run};
+use vellum_lab::scenario::{bless, run};
+use vellum_scenario::Script;
 
 fn scripts() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
