@@ -52,6 +52,8 @@ pub(crate) struct Kernel {
     pub(crate) first: Tid,
     /// Processes that are gone, for the report.
     pub(crate) gone: Vec<ProcessReport>,
+    /// How many ended after it had no more room.
+    pub(crate) unreported: u64,
     /// What was asked for on the command line.
     pub(crate) options: Options,
     /// Calls that were answered with `ENOSYS`, each said once.
@@ -147,6 +149,7 @@ impl Kernel {
             idle: 0,
             first: 0,
             gone: Vec::new(),
+            unreported: 0,
             options,
             unknown_calls: BTreeSet::new(),
             started: cpu::nanos(),

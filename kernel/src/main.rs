@@ -41,6 +41,8 @@ mod report;
 #[cfg(image)]
 mod run;
 #[cfg(image)]
+mod scenario;
+#[cfg(image)]
 mod selftest;
 #[cfg(image)]
 mod signals;
@@ -63,6 +65,9 @@ fn main() {
 fn start(mut hardware: arch::Hardware) -> ! {
     if selftest::asked(&hardware, "selftest") {
         selftest::run(hardware);
+    }
+    if selftest::asked(&hardware, "scenario") {
+        scenario::run(&hardware);
     }
     let options = match options::Options::parse(hardware.command_line) {
         Ok(options) => options,

@@ -49,7 +49,7 @@ impl Line {
 }
 
 /// Text within quotes of JSON.
-struct Quoted<'a>(&'a str);
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl core::fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -90,7 +90,19 @@ const EXIT_DONE: u8 = 0x10;
 /// What it exits with if it could not do what was asked.
 const EXIT_REFUSED: u8 = 0x12;
 
+/// Processes that the report names; of later ones it tells how many there were.
+const REPORTED_MAX: usize = 1000;
+
 impl Kernel {
+    /// Notes for the report what became of a process.
+    pub(crate) fn note_end(&mut self, process: Tid) {
+        if self.gone.len() < REPORTED_MAX || process == self.first {
+            self.gone.push(ProcessReport::of(process, &self.tasks.processes[process]));
+        } else {
+            self.unreported += 1;
+        }
+    }
+
     /// Notes how large the page tables of a space were.
     pub(crate) fn note_tables(&mut self, space: &AddressSpace) {
         self.peaks.tables = self.peaks.tables.max(space.tables_peak());
@@ -204,8 +216,14 @@ impl Kernel {
             ));
         }
         match leaks {
-            None => text.put(format_args!("],\"leaked\":null}}")),
-            Some(what) => text.put(format_args!("],\"leaked\":{}}}", Quoted(&what))),
+            None => {
+                text.put(format_args!("],\"unreported\":{},\"leaked\":null}}", self.unreported))
+            }
+            Some(what) => text.put(format_args!(
+                "],\"unreported\":{},\"leaked\":{}}}",
+                self.unreported,
+                Quoted(&what)
+            )),
         }
         println!("{}", text.0);
     }

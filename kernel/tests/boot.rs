@@ -3,18 +3,16 @@
 //! Each test boots the image under QEMU and reads what it says. Without QEMU a line that starts
 //! with `SKIP` says so.
 
+mod machine;
+
 use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::time::Duration;
 
+use machine::{FAILED, PASSED, machine, run};
 use tempfile::TempDir;
-use vellum_emulator::image::image;
-use vellum_emulator::qemu::{DiskFile, Exit, Qemu, find};
+use vellum_emulator::qemu::{DiskFile, Exit};
 
-/// What the kernel leaves with: all tests passed, one failed, a panic.
-const PASSED: Exit = Exit::Code(0x10);
-const FAILED: Exit = Exit::Code(0x11);
+/// What the kernel leaves with after a panic.
 const PANICKED: Exit = Exit::Code(0x21);
 
 /// Everything that the kernel tests on every machine.
@@ -30,31 +28,6 @@ const TESTS: [&str; 10] = [
     "disks",
     "processors",
 ];
-
-/// A machine that is told `command_line`; none, and a line about it, if there is no QEMU.
-fn machine(command_line: &str) -> Option<Qemu> {
-    if let Err(error) = find() {
-        // Not `eprintln`, which the test harness keeps to itself.
-        writeln!(io::stderr(), "SKIP: {error}").expect("stderr can be written to");
-        return None;
-    }
-    let mut qemu = Qemu::new(image().expect("the image is built"));
-    command_line.clone_into(&mut qemu.command_line);
-    qemu.time_max = Some(Duration::from_mins(5));
-    qemu.output_bytes_max = Some(1 << 20);
-    Some(qemu)
-}
-
-/// Runs the machine and returns what it said, which is also shown if the end is not the expected
-/// one.
-fn run(qemu: &Qemu, expected: Exit) -> String {
-    let mut output = Vec::new();
-    let exit = qemu.run(|part| output.extend_from_slice(part)).expect("QEMU runs");
-    let visible = |c: char| if c == '\n' || !c.is_control() { c } else { '?' };
-    let output: String = String::from_utf8_lossy(&output).chars().map(visible).collect();
-    assert_eq!(exit, expected, "{qemu:?} said:\n{output}");
-    output
-}
 
 fn assert_all_passed(output: &str) {
     for test in TESTS {

@@ -210,7 +210,9 @@ impl<M: Machine> Found<'_, M> {
                 Kind::Reserved => {}
             }
         }
-        assert_eq!(free, self.store.frames.zone().free_frames(), "free frames");
+        let zone = self.store.frames.zone();
+        let holes = self.store.frames.table.count() - zone.frames_total();
+        assert_eq!(free, zone.free_frames() + holes, "free frames and holes");
         assert_eq!(listed, self.store.evictable(), "evictable frames");
         self.groups();
         assert!(tables > self.tables, "{tables} tables, {} of them of programs", self.tables);

@@ -92,9 +92,13 @@ pub const FRAMES_MIN: u32 = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::check_invariants;
+    use crate::machine::Memory as _;
     use crate::testing::{AT, Ram};
+    use crate::translate::x86_64::{Entry, KERNEL_HALF, PRESENT};
     use crate::vm::Vm;
     use alloc::vec;
+    use core::sync::atomic::Ordering::Relaxed;
 
     #[test]
     fn holes_are_never_given_out() {
@@ -109,6 +113,32 @@ mod tests {
         let frames: Vec<u32> = core::iter::from_fn(|| taken().ok().map(|frame| frame.0)).collect();
         assert_eq!(frames.len() as u64, census.free);
         assert!(frames.iter().all(|frame| (50..100).contains(frame) || (200..256).contains(frame)));
+    }
+
+    #[test]
+    fn a_window_of_memory_is_like_a_machine_of_its_size() {
+        let holes = vec![Frame(0)..Frame(128), Frame(192)..Frame(256)];
+        let config = Config { holes, ..Config::new(256) };
+        let ram = Ram::new(256);
+        let window = Vm::new(&config, &ram).unwrap();
+        check_invariants(&window, &ram, &[]);
+        let whole = Vm::new(&Config::new(64), &Ram::new(64)).unwrap();
+        assert_eq!(window.census(), whole.census());
+        let watermarks = |vm: &Vm| vm.store().frames.zone().watermarks();
+        assert_eq!(watermarks(&window), watermarks(&whole));
+        assert_eq!(window.store().frames.zone().span(), Frame(128)..Frame(192));
+    }
+
+    #[test]
+    fn the_direct_map_reaches_beyond_the_last_usable_frame() {
+        let gib = 1 << 18;
+        let holes = vec![Frame(64)..Frame(gib + 1)];
+        let config = Config { holes, ..Config::new(gib + 1) };
+        let ram = Ram::new(64);
+        let vm = Vm::new(&config, &ram).unwrap();
+        let entry = |table: Frame, index: usize| Entry(ram.table(table)[index].load(Relaxed));
+        let gibs = entry(vm.kernel_root(), KERNEL_HALF).frame();
+        assert!(entry(gibs, 1).has(PRESENT) && !entry(gibs, 2).has(PRESENT));
     }
 
     #[test]

@@ -68,9 +68,14 @@ impl Vm {
         let zero = frames.alloc(at, machine, Reserve::Dip).map_err(out)?;
         frames.table.lock(zero).begin(Kind::Reserved);
         machine.zero(zero);
-        let kernel = x86::new_kernel_root(&frames, at, machine).map_err(out)?;
-        let parameters =
-            Parameters { seed: config.seed, ..Parameters::new(config.frames as usize) };
+        let kernel = x86::new_kernel_root(&frames, at, machine, config.frames).map_err(out)?;
+        // What a policy derives from the size of memory must not count what is beyond it.
+        let span = frames.zone().span();
+        let parameters = Parameters {
+            first: span.start,
+            seed: config.seed,
+            ..Parameters::new(span.end.index() - span.start.index())
+        };
         let order = config.policy.make(&parameters);
         if matches!(order, Replacement::Foreseen(_) | Replacement::Sizing(_)) {
             return Err(BootError::NeedsString);

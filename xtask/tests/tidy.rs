@@ -8,8 +8,8 @@ fn root() -> PathBuf {
 }
 
 /// The crates of the product.
-const CRATES: [&str; 8] =
-    ["mm", "machine", "trace", "recorder", "lab", "cli", "kernel", "emulator"];
+const CRATES: [&str; 9] =
+    ["mm", "scenario", "machine", "trace", "recorder", "lab", "cli", "kernel", "emulator"];
 
 /// All Rust sources below `folder`, with their text.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
@@ -95,7 +95,7 @@ fn the_core_has_no_cfg_and_no_unsafe_code() {
             assert!(!configured, "{}: {line}", path.display());
         }
     }
-    for name in ["mm", "machine", "trace", "lab", "emulator"] {
+    for name in ["mm", "scenario", "machine", "trace", "lab", "emulator"] {
         let text = fs::read_to_string(root().join(name).join("src/lib.rs")).expect("it is there");
         assert!(text.contains("#![forbid(unsafe_code)]"), "{name} does not forbid unsafe code");
     }
@@ -158,7 +158,7 @@ fn nothing_is_left_unfinished() {
 fn every_word_of_the_glossary_is_in_the_code() {
     let glossary = fs::read_to_string(root().join("GLOSSARY.md")).expect("it is there");
     let mut code = String::new();
-    for folder in ["mm/src", "machine/src", "trace/src", "lab/src"] {
+    for folder in ["mm/src", "scenario/src", "machine/src", "trace/src", "lab/src"] {
         for (path, text) in sources(folder) {
             code.push_str(&path.display().to_string());
             code.push_str(&text);

@@ -6,7 +6,7 @@
 //! ```text
 //!   boot loader start hardware acpi    from the loader to `crate::start`
 //!   paging memory heap functions       the kernel's half of addresses; frames; its own memory
-//!   cpu trap user probe samples        a processor, what stops it, ring 3
+//!   cpu trap user probe samples reach  a processor, what stops it, ring 3
 //!   apic timer ipi smp                 interrupts, time, the other processors
 //!   pci disk console port              devices
 //! ```
@@ -35,6 +35,7 @@ pub(crate) mod paging;
 mod pci;
 mod port;
 pub(crate) mod probe;
+pub(crate) mod reach;
 pub(crate) mod samples;
 pub(crate) mod smp;
 mod start;

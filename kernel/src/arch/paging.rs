@@ -2,14 +2,15 @@
 //!
 //! ```text
 //!   [256…]  0xffff_8000_0000_0000   the direct map: all of RAM, writable, not executable
+//!   [509]   0xffff_fe80_0000_0000   a page of code that programs may execute, if one is lent
 //!   [510]   0xffff_ff00_0000_0000   devices, where they are physically, uncached
 //!   [511]   0xffff_ff80_0000_0000   stacks, each above a page that is not there
 //!           0xffff_ffff_8000_0000   the image: code, constants, variables, each as it must be
 //! ```
 //!
 //! Boot builds a root with all of it. The memory manager then makes roots of its own, with a direct
-//! map in the same place; [`share`] adds the last two entries, whose tables all roots have in
-//! common, so that what is mapped there later is seen everywhere. The lower half is the programs'.
+//! map in the same place; [`share`] adds the other entries, whose tables all roots have in common,
+//! so that what is mapped there later is seen everywhere. The lower half is the programs'.
 //!
 //! Invariant: no page is both writable and executable at its own address. (RAM that holds the code
 //! is also in the direct map, as everything is; [`PhysicalMemory`] refuses its frames.)
@@ -25,7 +26,7 @@ use spin::Mutex;
 use vellum_mm::addr::{Frame, PAGE_BYTES, TABLE_ENTRIES, VirtAddr};
 use vellum_mm::machine::{Memory, Table};
 use vellum_mm::translate::x86_64::{
-    Entry, FRAME_MASK, KERNEL_HALF, LARGE, NO_EXECUTE, PRESENT, WRITE,
+    ACCESSED, Entry, FRAME_MASK, KERNEL_HALF, LARGE, NO_EXECUTE, PRESENT, USER, WRITE,
 };
 
 use super::{PhysicalMemory, boot};
@@ -45,10 +46,16 @@ pub(super) const PAGE: u64 = PAGE_BYTES;
 const GIB: u64 = 1 << 30;
 /// The tables of the firmware are below.
 const FIRMWARE_END: u64 = 4 * GIB;
+/// Where the page of [`lend`] is.
+pub(super) const LENT: u64 = 0xffff_fe80_0000_0000;
+/// Index in a root of that page.
+const LENT_INDEX: usize = 509;
 /// Index in a root of the devices.
 const DEVICES_INDEX: usize = 510;
 /// Index in a root of stacks and image.
 const IMAGE_INDEX: usize = 511;
+/// What all roots have in common.
+const SHARED: [usize; 3] = [LENT_INDEX, DEVICES_INDEX, IMAGE_INDEX];
 /// Neither cached nor written through: what device registers want.
 const UNCACHED: u64 = 1 << 4 | 1 << 3;
 
@@ -154,8 +161,13 @@ pub(super) fn init(end: u64) {
         }
     }
     map_stacks(0);
-    // SAFETY: the new root maps the image, the heap, and the boot's stack, which is in the image.
-    unsafe { load_root(root) };
+    activate_own();
+}
+
+/// Makes the kernel's own root that of this processor: no program is there.
+pub(crate) fn activate_own() {
+    // SAFETY: it maps the image, the heap, all stacks, and boot's, which is in the image.
+    unsafe { load_root(root()) };
 }
 
 /// The physical address of the kernel's root.
@@ -189,7 +201,7 @@ fn map(address: u64, physical: u64, bits: u64) {
     for level in (2..=4).rev() {
         let word = &table_at(table)[index(level)];
         if word.load(Relaxed) & PRESENT == 0 {
-            word.store(new_page() | PRESENT | WRITE, Relaxed);
+            word.store(new_page() | PRESENT | WRITE | bits & USER, Relaxed);
         }
         table = word.load(Relaxed) & FRAME_MASK;
     }
@@ -242,6 +254,15 @@ pub(super) fn map_device(physical: u64, bytes: u64) -> *mut u8 {
     core::ptr::with_exposed_provenance_mut((DEVICES + physical) as usize)
 }
 
+/// Lets programs execute the page at `address` in the image, at [`LENT`], under every root that is
+/// [shared](share) later.
+pub(super) fn lend(address: u64) {
+    // Processors mark the entries that they use. Marked already, it stays equal to its copies.
+    let entry = new_page() | PRESENT | USER | ACCESSED;
+    table_at(root())[LENT_INDEX].store(entry, Relaxed);
+    map(LENT, address - IMAGE_BASE, USER);
+}
+
 /// Copies the code at which processors start to its page, and maps nothing for it: processors that
 /// start do so on the boot's tables.
 pub(super) fn install_trampoline() {
@@ -253,7 +274,7 @@ pub(super) fn install_trampoline() {
     }
 }
 
-/// Enters the kernel's own part (devices, stacks, image) in a root whose direct map the memory
+/// Enters the kernel's own part (devices, stacks, image, the lent page) in a root whose direct map the memory
 /// manager has made.
 ///
 /// # Panics If the direct map does not reach as far as
@@ -264,7 +285,7 @@ pub(crate) fn share(root: &Table) {
     let last = (RAM_END.load(Relaxed) - 1) / GIB;
     let entry = Entry(PhysicalMemory.table(direct.frame())[last as usize].load(Relaxed));
     assert!(entry.has(PRESENT | LARGE), "the direct map ends before RAM does");
-    for index in [DEVICES_INDEX, IMAGE_INDEX] {
+    for index in SHARED {
         root[index].store(shared(index), Relaxed);
     }
 }
@@ -287,7 +308,7 @@ pub(crate) fn activate(frame: Frame) {
 fn switch(frame: Frame) {
     let table = PhysicalMemory.table(frame);
     let has = |index: usize| Entry(table[index].load(Relaxed));
-    let kernels = [DEVICES_INDEX, IMAGE_INDEX].iter().all(|i| has(*i).0 == shared(*i));
+    let kernels = SHARED.iter().all(|i| has(*i).0 == shared(*i));
     assert!(
         kernels && has(KERNEL_HALF).has(PRESENT),
         "{frame} is not a root with the kernel in it"

@@ -66,8 +66,8 @@ const FRAME_END: usize = offset_of!(Context, fs_base);
 const _: () = assert!(FRAME_END.is_multiple_of(16), "a trap would not land in place");
 const _: () = assert!(offset_of!(Context, fx).is_multiple_of(16), "fxsave64 wants 16 bytes");
 
-/// The first address that no program can have.
-const USER_END: u64 = 1 << 47;
+/// Between the halves of all addresses, where nothing can be.
+const HOLE: core::ops::Range<u64> = 1 << 47..0xffff_8000_0000_0000;
 /// Flags that a program may set itself: those of arithmetic, trap, direction, alignment,
 /// identification.
 const FLAGS_FREE: u64 = 0x24_0dd5;
@@ -207,7 +207,7 @@ pub(super) fn syscall_entry() -> u64 {
 /// If `fs_base` or `gs_base` is in the hole between the halves of all addresses.
 #[inline]
 pub(crate) fn run(context: &mut Context) -> Trap {
-    if context.rip >= USER_END {
+    if HOLE.contains(&context.rip) {
         return Trap::Exception { vector: trap::GENERAL_PROTECTION, error: 0 };
     }
     context.rflags = context.rflags & FLAGS_FREE | FLAGS_FIXED;

@@ -1,16 +1,19 @@
 //! Calls that make, end and wait for processes.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use linux_raw_sys::general as nr;
 
 use super::{Answer, Arguments, Errno, Halt, SIGCHLD};
 use crate::arch::user::Context;
 use crate::kernel::Kernel;
-use crate::report::ProcessReport;
 use crate::signals::{Info, Pending};
 use crate::tasks::{End, Process, State, Thread, Tid, Wait};
 use crate::words::Words;
+
+/// The parent of the first process, and of those whose parent has ended.
+const NOBODY: Tid = 0;
 
 impl Kernel {
     /// `clone`, `fork`, `vfork`: a new thread, or a new process with one.
@@ -227,16 +230,27 @@ impl Kernel {
         for descriptor in core::mem::take(&mut entry.descriptors).into_iter().flatten() {
             self.release(descriptor.open);
         }
-        self.gone.push(ProcessReport::of(process, &self.tasks.processes[process]));
-        // The first process inherits orphans; those that have ended already are asked about by it.
-        let first = self.first;
-        for (_, child) in self.tasks.processes.iter_mut() {
+        self.note_end(process);
+        // Orphans belong to nobody: who of them has ended, nobody will ask about.
+        let mut forgotten = Vec::new();
+        for (pid, child) in self.tasks.processes.iter_mut() {
             if child.parent == process {
-                child.parent = first;
+                child.parent = NOBODY;
+                if child.ended.is_some() {
+                    forgotten.push(pid);
+                }
             }
         }
+        for pid in forgotten {
+            self.tasks.processes.remove(pid);
+        }
+        let first = self.first;
         if process == first {
             self.stopping = Some(end.code());
+            return;
+        }
+        if parent == NOBODY {
+            self.tasks.processes.remove(process);
             return;
         }
         let status = match end {

@@ -19,9 +19,9 @@ use vellum_mm::machine::Memory;
 pub(crate) use devices::secondary;
 
 /// What QEMU's exit status 33 comes from.
-const PASSED: u8 = 0x10;
+pub(crate) const PASSED: u8 = 0x10;
 /// What its exit status 35 comes from.
-const FAILED: u8 = 0x11;
+pub(crate) const FAILED: u8 = 0x11;
 
 /// Why a test failed.
 type Verdict = Result<(), String>;
@@ -36,9 +36,10 @@ macro_rules! ensure {
 }
 use ensure;
 
-/// Whether `word` is on the command line.
+/// Whether `word` is on the command line, before the program that it may name.
 pub(crate) fn asked(hardware: &Hardware, word: &str) -> bool {
-    hardware.command_line.split_whitespace().any(|other| other == word)
+    let words = hardware.command_line.split_whitespace();
+    words.take_while(|&other| other != "--").any(|other| other == word)
 }
 
 /// Runs all tests and ends the machine.

@@ -100,6 +100,10 @@ pub(super) fn exceptions(frames: &mut Frames) -> Verdict {
     let mut lost = Context::new(1 << 47, 0);
     let trap = run(&mut lost);
     ensure!(trap == exception(13), "{trap:?} outside of all addresses");
+    let image = crate::arch::samples::code().as_ptr() as u64;
+    let trap = run(&mut Context::new(image, 0));
+    let fetch = Trap::PageFault { address: image, access: Access::Execute, present: true };
+    ensure!(trap == fetch, "{trap:?} in the kernel's image");
     // Bits that the processor refuses would otherwise fault in the kernel.
     let mut odd = Space::program(Sample::Invalid);
     odd.fx = Fx::from_bytes(&[0xff; 512]);

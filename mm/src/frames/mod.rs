@@ -43,7 +43,8 @@ impl Frames {
     /// If ranges overlap, or the watermarks do not [fit](Watermarks::fit).
     pub fn new(memory: &[Range<Frame>], cpus: u32, watermarks: Watermarks) -> Frames {
         let count = memory.iter().map(|range| range.end.index()).max().unwrap_or(0);
-        let mut buddy = Buddy::new(Frame(0), count);
+        let first = memory.iter().map(|range| range.start).min().unwrap_or_default();
+        let mut buddy = Buddy::new(first, count - first.index());
         for range in memory {
             buddy.add(range.clone());
         }

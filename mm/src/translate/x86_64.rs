@@ -204,15 +204,16 @@ pub fn new_root<M: Machine>(
     Ok(root)
 }
 
-/// Builds a root whose kernel half maps all of RAM from `0xffff_8000_0000_0000` up, by pages of 1 GiB.
-/// Every space copies this half, so all share the tables below it.
+/// Builds a root whose kernel half maps the `count` frames of RAM from `0xffff_8000_0000_0000` up, by
+/// pages of 1 GiB. Every space copies this half, so all share the tables below it.
 pub fn new_kernel_root<M: Machine>(
     frames: &Frames,
     at: At,
     machine: &M,
+    count: u32,
 ) -> Result<Frame, NoMemory> {
     let root = new_table(frames, at, machine, 0)?;
-    let gibs = (frames.table.count() as u64).div_ceil(span(3));
+    let gibs = u64::from(count).div_ceil(span(3));
     for (slot, first) in (0..gibs).step_by(TABLE_ENTRIES).enumerate() {
         let table = new_table(frames, at, machine, 0)?;
         for gib in first..gibs.min(first + TABLE_ENTRIES as u64) {

@@ -1,16 +1,17 @@
-//! The world of the lab: a simulated machine with one processor.
+//! The world of a script: a machine with one processor, its memory manager, and processes.
 //!
 //! A disk performs each request as soon as the call that made it returns, unless the script holds
 //! it. Nothing happens behind the script's back: no background reclaim, no periodic write-back, no
 //! killing. The processor's TLB is empty at the start of each step, so that a log never depends on
 //! which translations a processor happens to remember.
 
-use std::collections::VecDeque;
+use alloc::borrow::ToOwned as _;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 
-use vellum_machine::middleware::Logged;
-use vellum_machine::profile::Profile;
-use vellum_machine::ram::Ram;
-use vellum_machine::sim::Sim;
 use vellum_mm::Vm;
 use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES};
 use vellum_mm::check::check_invariants;
@@ -18,7 +19,7 @@ use vellum_mm::event::Event;
 use vellum_mm::fault::{Cause, Violation};
 use vellum_mm::frames::census::Census;
 use vellum_mm::frames::table::Kind;
-use vellum_mm::machine::{At, Tlb};
+use vellum_mm::machine::{At, Tlb as _};
 use vellum_mm::objects::io::{Direction, IoOutcome, Request, RequestId};
 use vellum_mm::reclaim::Background;
 use vellum_mm::spaces::AddressSpace;
@@ -26,57 +27,60 @@ use vellum_mm::spaces::layout::Layout;
 use vellum_mm::spaces::map::Refused;
 use vellum_mm::spaces::vma::Backing;
 
-use super::log::Log;
-use super::run::World;
-use super::script::{Action, Script};
-use super::task::Task;
+use crate::hardware::Hardware;
+use crate::log::Log;
+use crate::script::{Action, Script};
+use crate::task::Task;
 
 /// The only processor, at the only moment: scenarios know no time.
-pub(super) const AT: At = At { now: 0, cpu: 0 };
+pub(crate) const AT: At = At { now: 0, cpu: 0 };
 
 /// A machine, its memory manager, and the processes of a script.
-pub struct SimWorld<'a> {
-    pub(super) script: &'a Script,
-    pub(super) machine: Logged<Sim>,
-    pub(super) vm: Vm,
+pub(crate) struct World<'a, H: Hardware> {
+    pub(crate) script: &'a Script,
+    pub(crate) hardware: &'a H,
+    /// The machine of the hardware.
+    pub(crate) machine: &'a H::Machine,
+    pub(crate) vm: Vm,
     /// What was used for what when nothing had happened yet.
     boot: Census,
     /// By the file's number in the script; `None` before it is made and after it is forgotten.
-    pub(super) files: Vec<Option<FileRef>>,
+    pub(crate) files: Vec<Option<FileRef>>,
     /// Shared memory without a name.
-    pub(super) nameless: Vec<FileRef>,
-    pub(super) spaces: Vec<Space>,
+    pub(crate) nameless: Vec<FileRef>,
+    pub(crate) spaces: Vec<Space>,
     /// By the process's number in the script: its space.
-    pub(super) processes: Vec<Option<usize>>,
+    pub(crate) processes: Vec<Option<usize>>,
     /// Processes whose fork was refused.
-    pub(super) unborn: Vec<usize>,
+    pub(crate) unborn: Vec<usize>,
     /// What waits for a request, in order of arrival.
-    pub(super) waiting: Vec<(RequestId, Task)>,
+    pub(crate) waiting: Vec<(RequestId, Task)>,
     /// Requests that the disks have and have not performed.
     pending: VecDeque<Request>,
-    pub(super) held: bool,
+    pub(crate) held: bool,
 }
 
 /// An address space and how many processes run in it.
-pub(super) struct Space {
-    pub(super) space: Option<AddressSpace>,
-    pub(super) users: u32,
+pub(crate) struct Space {
+    pub(crate) space: Option<AddressSpace>,
+    pub(crate) users: u32,
 }
 
-impl<'a> SimWorld<'a> {
+impl<'a, H: Hardware> World<'a, H> {
     /// The machine that `script` describes.
     ///
     /// # Errors
     /// If there can be none.
-    pub fn boot(script: &'a Script) -> Result<SimWorld<'a>, String> {
-        let ram = Ram::new(script.config.frames).map_err(|error| error.to_string())?;
-        let machine = Logged::new(Sim::new(&Profile::default(), 1, ram));
-        let vm = Vm::new(&script.config, &machine);
+    pub(crate) fn boot(script: &'a Script, hardware: &'a H) -> Result<World<'a, H>, String> {
+        let machine = hardware.machine();
+        let vm = Vm::new(&script.config, machine);
         let vm = vm.map_err(|error| format!("the machine does not boot: {error:?}"))?;
-        machine.take();
+        hardware.booted(vm.kernel_root());
+        hardware.take_events();
         let boot = vm.census();
-        Ok(SimWorld {
+        Ok(World {
             script,
+            hardware,
             machine,
             vm,
             boot,
@@ -91,14 +95,81 @@ impl<'a> SimWorld<'a> {
         })
     }
 
+    /// Does what one step says, and logs all that happens.
+    ///
+    /// # Errors
+    /// If it cannot be done, or a check of the script fails: what was found instead.
+    pub(crate) fn act(&mut self, action: &Action, log: &mut Log) -> Result<(), String> {
+        for slot in &self.spaces {
+            if let Some(space) = &slot.space {
+                self.machine.invalidate_space(space.id());
+            }
+        }
+        match *action {
+            Action::NewFile { file, pages, medium, warmth } => {
+                let made = self.vm.add_file(pages * PAGE_BYTES, medium, warmth);
+                let made = made.map_err(|error| format!("refused: {error:?}"))?;
+                log.name_file(made, &self.script.files[file]);
+                self.files[file] = Some(made);
+            }
+            Action::Process(process, ref call) => self.call(process, call, log)?,
+            Action::ReadFile(file, index) => {
+                let file = self.file(file);
+                self.go_on(&Task::ReadFile { file, index }, log)?;
+            }
+            Action::WriteFile(file, index) => {
+                let file = self.file(file);
+                self.go_on(&Task::WriteFile { file, index }, log)?;
+            }
+            Action::Sync(file) => {
+                let file = self.file(file);
+                // Ends: each turn performs requests, and fewer dirty pages are left.
+                loop {
+                    let range = 0..u64::MAX;
+                    let written = self.vm.write_back(AT, self.machine, file, range, u64::MAX);
+                    if self.settle(log) == 0 || !written.more {
+                        break;
+                    }
+                }
+            }
+            Action::Truncate(file, pages) => {
+                let (file, bytes) = (self.file(file), pages * PAGE_BYTES);
+                let spaces = self.spaces.iter_mut().filter_map(|slot| slot.space.as_mut());
+                let cut = self.vm.truncate(AT, self.machine, file, bytes, spaces);
+                cut.map_err(|error| format!("refused: {error:?}"))?;
+            }
+            Action::Forget(file) => {
+                let object = self.file(file);
+                self.files[file] = None;
+                // Mapped, it lives on without a name until its last mapping goes.
+                self.nameless.push(object);
+                self.forget_unmapped();
+            }
+            Action::Reclaim(count) => {
+                self.vm.reclaim(AT, self.machine, count);
+            }
+            Action::Pressure => self.pressure(log),
+            Action::Hold => self.held = true,
+            Action::Complete(which) => {
+                self.end_requests(which, IoOutcome::Done, log)?;
+                self.held &= which.is_some();
+            }
+            Action::Fail(which) => self.end_requests(which, IoOutcome::Failed, log)?,
+            Action::CheckNoLeaks => self.check_no_leaks()?,
+            Action::CheckResident(process, pages) => self.check_resident(process, pages)?,
+        }
+        self.settle(log);
+        self.audit();
+        Ok(())
+    }
     /// Logs what the core has done since this was last called, and hands its requests to the disks.
-    pub(super) fn note(&mut self, log: &mut Log) {
+    pub(crate) fn note(&mut self, log: &mut Log) {
         let mut requests = VecDeque::new();
         while let Some(request) = self.vm.next_request() {
             requests.push_back(request);
         }
         let mut logged = requests.iter();
-        for event in self.machine.take_events() {
+        for event in self.hardware.take_events() {
             if let Event::Io { target, write, .. } = event {
                 let request = logged.next().expect("every request has an event");
                 assert_eq!(request.target, target, "requests and their events have one order");
@@ -110,8 +181,9 @@ impl<'a> SimWorld<'a> {
         assert!(logged.next().is_none(), "every request is reported by an event");
         self.pending.append(&mut requests);
         // Frames that no event has named, such as those that were only mapped around a fault.
-        let table = &self.vm.store().frames.table;
-        for frame in (0..table.count() as u32).map(Frame) {
+        let frames = &self.vm.store().frames;
+        let (table, span) = (&frames.table, frames.zone().span());
+        for frame in (span.start.0..span.end.0).map(Frame) {
             if matches!(table.peek(frame).kind(), Kind::Anon | Kind::File) {
                 log.holds_contents(frame);
             }
@@ -119,13 +191,14 @@ impl<'a> SimWorld<'a> {
     }
 
     /// Notes, and lets the disks work unless they are held. Gives the number of requests performed.
-    pub(super) fn settle(&mut self, log: &mut Log) -> usize {
+    pub(crate) fn settle(&mut self, log: &mut Log) -> usize {
         self.note(log);
         let mut count = 0;
         while !self.held
             && let Some(request) = self.pending.pop_front()
         {
-            self.vm.completed(AT, &self.machine, request.id, IoOutcome::Done);
+            self.hardware.perform(&request);
+            self.vm.completed(AT, self.machine, request.id, IoOutcome::Done);
             self.note(log);
             count += 1;
         }
@@ -167,9 +240,12 @@ impl<'a> SimWorld<'a> {
         log: &mut Log,
     ) -> Result<(), String> {
         log.ended(request.id, outcome);
-        self.vm.completed(AT, &self.machine, request.id, outcome);
+        if outcome == IoOutcome::Done {
+            self.hardware.perform(request);
+        }
+        self.vm.completed(AT, self.machine, request.id, outcome);
         self.note(log);
-        let waiting = std::mem::take(&mut self.waiting);
+        let waiting = core::mem::take(&mut self.waiting);
         let (woken, rest): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(id, _)| *id == request.id);
         self.waiting = rest;
@@ -187,40 +263,40 @@ impl<'a> SimWorld<'a> {
     }
 
     /// The number of the space of a process, which is made if it has none yet.
-    pub(super) fn space_of(&mut self, process: usize) -> Result<usize, String> {
+    pub(crate) fn space_of(&mut self, process: usize) -> Result<usize, String> {
         if let Some(space) = self.processes[process] {
             return Ok(space);
         }
         if self.unborn.contains(&process) {
             return Err(format!("`{}`, whose fork was refused", self.script.processes[process]));
         }
-        let space = self.vm.new_space(AT, &self.machine, Layout::default());
+        let space = self.vm.new_space(AT, self.machine, Layout::default());
         let space = space.map_err(|_| "no memory for a new process".to_owned())?;
         Ok(self.settle_in(process, space))
     }
 
     /// Gives `process` a space of its own.
-    pub(super) fn settle_in(&mut self, process: usize, space: AddressSpace) -> usize {
+    pub(crate) fn settle_in(&mut self, process: usize, space: AddressSpace) -> usize {
         self.spaces.push(Space { space: Some(space), users: 1 });
         self.processes[process] = Some(self.spaces.len() - 1);
         self.spaces.len() - 1
     }
 
     /// Takes `process` out of its space, which ends with its last process.
-    pub(super) fn leave(&mut self, process: usize) {
+    pub(crate) fn leave(&mut self, process: usize) {
         let Some(space) = self.processes[process].take() else { return };
         let slot = &mut self.spaces[space];
         slot.users -= 1;
         if slot.users == 0
             && let Some(space) = slot.space.take()
         {
-            self.vm.destroy(AT, &self.machine, space);
+            self.vm.destroy(AT, self.machine, space);
         }
         self.forget_unmapped();
     }
 
     /// Shared memory without a name ends with its last mapping.
-    pub(super) fn forget_unmapped(&mut self) {
+    pub(crate) fn forget_unmapped(&mut self) {
         let spaces = &self.spaces;
         let is_mapped = |file: FileRef| {
             let mut areas = spaces
@@ -233,7 +309,7 @@ impl<'a> SimWorld<'a> {
         self.nameless = kept;
         let gone: Vec<FileRef> = gone;
         for file in gone {
-            self.vm.forget(AT, &self.machine, file);
+            self.vm.forget(AT, self.machine, file);
         }
     }
 
@@ -247,7 +323,7 @@ impl<'a> SimWorld<'a> {
         }
         // Ends: each turn performs requests, after which more frames are free.
         loop {
-            let end = self.vm.background(AT, &self.machine);
+            let end = self.vm.background(AT, self.machine);
             let performed = self.settle(log);
             match end {
                 Background::Writing if performed > 0 => {}
@@ -260,9 +336,9 @@ impl<'a> SimWorld<'a> {
     /// All records must agree after each step, held requests or not.
     fn audit(&self) {
         let spaces: Vec<_> = self.spaces.iter().filter_map(|slot| slot.space.as_ref()).collect();
-        check_invariants(&self.vm, &self.machine, &spaces);
-        let (census, frames) = (self.vm.census(), u64::from(self.script.config.frames));
-        assert_eq!(census.free + census.used(), frames, "{census:?}");
+        check_invariants(&self.vm, self.machine, &spaces);
+        let (census, frames) = (self.vm.census(), self.vm.store().frames.zone().frames_total());
+        assert_eq!(census.free + census.used(), frames as u64, "{census:?}");
     }
 
     fn check_no_leaks(&self) -> Result<(), String> {
@@ -291,74 +367,8 @@ impl<'a> SimWorld<'a> {
     }
 }
 
-impl World for SimWorld<'_> {
-    fn act(&mut self, action: &Action, log: &mut Log) -> Result<(), String> {
-        for slot in &self.spaces {
-            if let Some(space) = &slot.space {
-                self.machine.machine().invalidate_space(space.id());
-            }
-        }
-        match *action {
-            Action::NewFile { file, pages, medium, warmth } => {
-                let made = self.vm.add_file(pages * PAGE_BYTES, medium, warmth);
-                let made = made.map_err(|error| format!("refused: {error:?}"))?;
-                log.name_file(made, &self.script.files[file]);
-                self.files[file] = Some(made);
-            }
-            Action::Process(process, ref call) => self.call(process, call, log)?,
-            Action::ReadFile(file, index) => {
-                let file = self.file(file);
-                self.go_on(&Task::ReadFile { file, index }, log)?;
-            }
-            Action::WriteFile(file, index) => {
-                let file = self.file(file);
-                self.go_on(&Task::WriteFile { file, index }, log)?;
-            }
-            Action::Sync(file) => {
-                let file = self.file(file);
-                // Ends: each turn performs requests, and fewer dirty pages are left.
-                loop {
-                    let range = 0..u64::MAX;
-                    let written = self.vm.write_back(AT, &self.machine, file, range, u64::MAX);
-                    if self.settle(log) == 0 || !written.more {
-                        break;
-                    }
-                }
-            }
-            Action::Truncate(file, pages) => {
-                let (file, bytes) = (self.file(file), pages * PAGE_BYTES);
-                let spaces = self.spaces.iter_mut().filter_map(|slot| slot.space.as_mut());
-                let cut = self.vm.truncate(AT, &self.machine, file, bytes, spaces);
-                cut.map_err(|error| format!("refused: {error:?}"))?;
-            }
-            Action::Forget(file) => {
-                let object = self.file(file);
-                self.files[file] = None;
-                // Mapped, it lives on without a name until its last mapping goes.
-                self.nameless.push(object);
-                self.forget_unmapped();
-            }
-            Action::Reclaim(count) => {
-                self.vm.reclaim(AT, &self.machine, count);
-            }
-            Action::Pressure => self.pressure(log),
-            Action::Hold => self.held = true,
-            Action::Complete(which) => {
-                self.end_requests(which, IoOutcome::Done, log)?;
-                self.held &= which.is_some();
-            }
-            Action::Fail(which) => self.end_requests(which, IoOutcome::Failed, log)?,
-            Action::CheckNoLeaks => self.check_no_leaks()?,
-            Action::CheckResident(process, pages) => self.check_resident(process, pages)?,
-        }
-        self.settle(log);
-        self.audit();
-        Ok(())
-    }
-}
-
 /// How the log calls a refusal.
-pub(super) fn refusal(refused: Refused) -> &'static str {
+pub(crate) fn refusal(refused: Refused) -> &'static str {
     match refused {
         Refused::Invalid => "refused invalid",
         Refused::Occupied(_) => "refused occupied",
@@ -370,7 +380,7 @@ pub(super) fn refusal(refused: Refused) -> &'static str {
 }
 
 /// How the log calls what a process gets instead of the page.
-pub(super) fn signal(cause: Cause) -> &'static str {
+pub(crate) fn signal(cause: Cause) -> &'static str {
     match cause {
         Cause::Violation(Violation::Unmapped) => "SIGSEGV unmapped",
         Cause::Violation(Violation::Forbidden) => "SIGSEGV forbidden",

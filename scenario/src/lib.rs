@@ -85,21 +85,25 @@
 //! fault that waited for a read of its own. Frames, slots and requests are numbered by their first
 //! appearance; a frame that is freed and comes back keeps its number.
 //!
-//! A [`Script`] knows nothing of where it runs: a [`World`] does what it says. [`run`] takes a
-//! simulated machine, which audits all records of the memory manager after each step; a kernel must
-//! fill the same log.
+//! A script knows nothing of where it runs. [`Hardware`] is what differs: the lab simulates a machine,
+//! the kernel uses the one that it is on. [`run`] plays the processes, and audits all records of the
+//! memory manager after each step. The same script must give the same log everywhere.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
 
 mod call;
+mod hardware;
 mod log;
 mod parse;
 mod run;
 mod script;
-mod sim;
 mod task;
 mod words;
+mod world;
 
-pub use self::log::Log;
-pub use self::parse::ParseError;
-pub use self::run::{Mismatch, World, bless, run, run_in};
-pub use self::script::{Action, Call, MapCall, Script, Step};
-pub use self::sim::SimWorld;
+pub use hardware::Hardware;
+pub use parse::ParseError;
+pub use run::{Mismatch, bless, run};
+pub use script::{Action, Call, MapCall, Script, Step};

@@ -7,12 +7,12 @@ use vellum_mm::spaces::map::Place;
 use vellum_mm::spaces::remap::Move;
 use vellum_mm::spaces::vma::{Advice, Rights, Sharing, VmaFlags};
 
-use super::parse::{FILE_PAGES_MAX, Reading};
-use super::script::{Call, MapCall};
-use super::words::{self, Parsed, Words, Wrong};
+use crate::parse::{FILE_PAGES_MAX, Reading};
+use crate::script::{Call, MapCall};
+use crate::words::{self, Parsed, Words, Wrong};
 
 /// Reads what a process does.
-pub(super) fn parse(reading: &mut Reading, words: &mut Words<'_>) -> Parsed<Call> {
+pub(crate) fn parse(reading: &mut Reading, words: &mut Words<'_>) -> Parsed<Call> {
     Ok(match words.word("what the process does")? {
         "mmap" => Call::Map(map(reading, words)?),
         "munmap" => Call::Unmap(words.pages()?),

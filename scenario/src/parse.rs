@@ -3,25 +3,28 @@
 //! Names are resolved here, and so is who is alive: a step that uses a file before it exists, or a
 //! process after its exit, is an error of the script and not of the memory manager.
 
-use std::ops::Range;
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
 
-use thiserror::Error;
 use vellum_mm::Config;
 use vellum_mm::objects::file::{Medium, Warmth};
 use vellum_mm::replace::Choice;
 
-use super::call;
-use super::script::{Action, Call, Script, Step};
-use super::words::{Parsed, Words, Wrong};
+use crate::call;
+use crate::script::{Action, Call, Script, Step};
+use crate::words::{Parsed, Words, Wrong};
 
 /// Frames that a scenario's machine has if it does not say.
 const FRAMES: u32 = 64;
 /// Most pages of a file.
-pub(super) const FILE_PAGES_MAX: u64 = 1 << 20;
+pub(crate) const FILE_PAGES_MAX: u64 = 1 << 20;
 
 /// What is wrong with a script, and where.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("{script}:{line}: expected {expected}, found {found}")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ParseError {
     /// The script's name.
     pub script: String,
@@ -32,6 +35,15 @@ pub struct ParseError {
     /// What does.
     pub found: String,
 }
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ParseError { script, line, expected, found } = self;
+        write!(f, "{script}:{line}: expected {expected}, found {found}")
+    }
+}
+
+impl core::error::Error for ParseError {}
 
 impl Script {
     /// Reads a script. `name` is for messages.
@@ -93,7 +105,7 @@ enum Life {
 }
 
 /// A script half read.
-pub(super) struct Reading {
+pub(crate) struct Reading {
     script: Script,
     forgotten: Vec<bool>,
     lives: Vec<Life>,
@@ -217,7 +229,7 @@ impl Reading {
     }
 
     /// The number of a file that exists.
-    pub(super) fn file(&self, words: &mut Words<'_>) -> Parsed<usize> {
+    pub(crate) fn file(&self, words: &mut Words<'_>) -> Parsed<usize> {
         let name = words.word("a file")?;
         let file = self.script.files.iter().position(|other| other == name);
         file.filter(|&file| !self.forgotten[file]).ok_or_else(|| {
@@ -241,7 +253,7 @@ impl Reading {
     }
 
     /// A process that does not exist yet.
-    pub(super) fn new_process(&mut self, name: &str) -> Parsed<usize> {
+    pub(crate) fn new_process(&mut self, name: &str) -> Parsed<usize> {
         let name = new_name(name, &self.script.processes)?;
         self.script.processes.push(name);
         self.lives.push(Life::Alive);

@@ -1,5 +1,9 @@
 //! What may have to wait for a disk, and the calls of processes.
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+
 use vellum_mm::addr::{FileRef, PAGE_BYTES, Page, Pages};
 use vellum_mm::fault::{Attempt, Outcome};
 use vellum_mm::machine::Access;
@@ -11,15 +15,16 @@ use vellum_mm::spaces::remap::Move;
 use vellum_mm::spaces::vma::{Backing, Rights, Sharing, VmaFlags};
 use vellum_mm::vm::FileOutcome;
 
-use super::log::Log;
-use super::script::{Call, MapCall};
-use super::sim::{AT, SimWorld, refusal, signal};
+use crate::hardware::Hardware;
+use crate::log::Log;
+use crate::script::{Call, MapCall};
+use crate::world::{AT, World, refusal, signal};
 
 /// Faults of one access: each retry after the first needs that somebody took the page away again.
 const ATTEMPTS_MAX: u32 = 100;
 
 /// Work that a request can interrupt.
-pub(super) enum Task {
+pub(crate) enum Task {
     /// A process uses pages, upwards.
     Access {
         process: usize,
@@ -40,7 +45,7 @@ pub(super) enum Task {
 
 /// How a process uses pages.
 #[derive(Clone, Copy)]
-pub(super) enum How {
+pub(crate) enum How {
     As(Access),
     /// As `mlock` does: written where that makes a copy now instead of later.
     Populate,
@@ -48,7 +53,7 @@ pub(super) enum How {
 
 impl Task {
     /// Whose it is.
-    pub(super) fn process(&self) -> Option<usize> {
+    pub(crate) fn process(&self) -> Option<usize> {
         match *self {
             Task::Access { process, .. } => Some(process),
             Task::ReadFile { .. } | Task::WriteFile { .. } => None,
@@ -63,9 +68,9 @@ enum End {
     Wait(RequestId, bool),
 }
 
-impl SimWorld<'_> {
+impl<H: Hardware> World<'_, H> {
     /// Goes on with a task until it ends or must wait.
-    pub(super) fn go_on(&mut self, task: &Task, log: &mut Log) -> Result<(), String> {
+    pub(crate) fn go_on(&mut self, task: &Task, log: &mut Log) -> Result<(), String> {
         match *task {
             Task::Access { process, pages, how, own } => {
                 self.access_pages(process, pages, how, own, log)
@@ -124,13 +129,12 @@ impl SimWorld<'_> {
         for _ in 0..ATTEMPTS_MAX {
             let space = self.spaces[index].space.as_mut().expect("its process lives");
             let (id, root) = (space.id(), space.root());
-            let translation = self.machine.machine().access(AT.cpu, id, root, page, access);
-            if let Some(frame) = translation.frame() {
+            if let Some(frame) = self.hardware.access(id, root, page, access) {
                 self.vm.touch(frame);
                 return Ok(End::Done);
             }
             let vm = &self.vm;
-            let outcome = vm.fault(AT, &self.machine, space, page.address(), access, attempt);
+            let outcome = vm.fault(AT, self.machine, space, page.address(), access, attempt);
             match outcome {
                 Outcome::Done(_) => {
                     self.settle(log);
@@ -162,9 +166,9 @@ impl SimWorld<'_> {
     ) -> Result<(), String> {
         for _ in 0..ATTEMPTS_MAX {
             let outcome = if write {
-                self.vm.write_page(AT, &self.machine, file, index, 0, PAGE_BYTES)
+                self.vm.write_page(AT, self.machine, file, index, 0, PAGE_BYTES)
             } else {
-                self.vm.read_page(AT, &self.machine, file, index)
+                self.vm.read_page(AT, self.machine, file, index)
             };
             let performed = self.settle(log);
             match outcome {
@@ -198,7 +202,7 @@ impl SimWorld<'_> {
     }
 
     /// Does what a process asks for.
-    pub(super) fn call(
+    pub(crate) fn call(
         &mut self,
         process: usize,
         call: &Call,
@@ -215,7 +219,7 @@ impl SimWorld<'_> {
             Call::Map(ref map) => return self.map(process, index, map, log),
             Call::Lock(pages) => {
                 let space = self.spaces[index].space.as_mut().expect("its process lives");
-                if let Err(refused) = self.vm.lock(&self.machine, space, pages) {
+                if let Err(refused) = self.vm.lock(self.machine, space, pages) {
                     log.say(refusal(refused));
                     return Ok(());
                 }
@@ -226,7 +230,7 @@ impl SimWorld<'_> {
                 self.spaces[index].users += 1;
                 self.processes[child] = Some(index);
             }
-            Call::Exec => match self.vm.new_space(AT, &self.machine, Layout::default()) {
+            Call::Exec => match self.vm.new_space(AT, self.machine, Layout::default()) {
                 Ok(space) => {
                     self.leave(process);
                     self.settle_in(process, space);
@@ -248,7 +252,7 @@ impl SimWorld<'_> {
 
     fn fork(&mut self, index: usize, child: usize, log: &mut Log) {
         let parent = self.spaces[index].space.as_mut().expect("its process lives");
-        if let Ok(space) = self.vm.fork(AT, &self.machine, parent) {
+        if let Ok(space) = self.vm.fork(AT, self.machine, parent) {
             self.settle_in(child, space);
         } else {
             self.unborn.push(child);
@@ -286,7 +290,7 @@ impl SimWorld<'_> {
             flags: call.flags,
         };
         let space = self.spaces[index].space.as_mut().expect("its process lives");
-        let mapped = self.vm.map(AT, &self.machine, space, request);
+        let mapped = self.vm.map(AT, self.machine, space, request);
         self.note(log);
         self.forget_unmapped();
         match mapped {
@@ -305,7 +309,7 @@ impl SimWorld<'_> {
 
     fn remap(&mut self, index: usize, old: Pages, count: u64, place: Move, log: &mut Log) {
         let space = self.spaces[index].space.as_mut().expect("its process lives");
-        let moved = self.vm.remap(AT, &self.machine, space, old, count, place);
+        let moved = self.vm.remap(AT, self.machine, space, old, count, place);
         self.note(log);
         self.forget_unmapped();
         match moved {
@@ -319,7 +323,7 @@ impl SimWorld<'_> {
 
     /// The calls that only change what there is.
     fn change(&mut self, index: usize, call: &Call) -> Result<(), Refused> {
-        let (vm, machine) = (&self.vm, &self.machine);
+        let (vm, machine) = (&self.vm, self.machine);
         let space = self.spaces[index].space.as_mut().expect("its process lives");
         match *call {
             Call::Unmap(pages) => vm.unmap(AT, machine, space, pages),

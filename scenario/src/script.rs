@@ -3,7 +3,9 @@
 //! Files and processes are numbers here, the places of their names in the [`Script`]. Every name
 //! that a step uses is known by then, so a world need not check.
 
-use std::ops::Range;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
 
 use vellum_mm::Config;
 use vellum_mm::addr::{Pages, VirtAddr};
@@ -28,14 +30,14 @@ pub struct Script {
     /// What happens, in order.
     pub steps: Vec<Step>,
     /// The text that was read, by lines.
-    pub(super) text: Vec<String>,
+    pub(crate) text: Vec<String>,
 }
 
 /// One thing that is done, and what must happen then.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {
     /// The lines that it takes, counted from 0.
-    pub(super) lines: Range<usize>,
+    pub(crate) lines: Range<usize>,
     /// What is done, as it was written.
     pub statement: String,
     /// What is done.

@@ -1,27 +1,18 @@
 //! Running a script in a world, and comparing logs.
 
-use std::fmt::Write as _;
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write as _};
 
-use thiserror::Error;
-
-use super::log::Log;
-use super::script::{Action, Script, Step};
-use super::sim::SimWorld;
-
-/// Somewhere a script can run: a machine with a memory manager, and processes.
-///
-/// Two worlds that run the same memory manager must fill equal logs.
-pub trait World {
-    /// Does what one step says, and logs all that happens.
-    ///
-    /// # Errors
-    /// If it cannot be done, or a check of the script fails: what was found instead.
-    fn act(&mut self, action: &Action, log: &mut Log) -> Result<(), String>;
-}
+use crate::hardware::Hardware;
+use crate::log::Log;
+use crate::script::{Script, Step};
+use crate::world::World;
 
 /// A step that went otherwise than its script says.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("{script}:{line}: {statement}\n  expected: {expected}\n     found: {found}")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mismatch {
     /// The script's name.
     pub script: String,
@@ -35,23 +26,37 @@ pub struct Mismatch {
     pub found: String,
 }
 
-/// Runs a script on a new simulated machine, up to the first difference.
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mismatch { script, line, statement, expected, found } = self;
+        write!(f, "{script}:{line}: {statement}\n  expected: {expected}\n     found: {found}")
+    }
+}
+
+impl core::error::Error for Mismatch {}
+
+impl Mismatch {
+    /// The machine that `script` describes cannot be had: instead there is `found`.
+    pub fn no_machine(script: &Script, found: String) -> Mismatch {
+        Mismatch {
+            script: script.name.clone(),
+            line: 1,
+            statement: "boot".to_owned(),
+            expected: "a machine with these settings".to_owned(),
+            found,
+        }
+    }
+}
+
+/// Runs a script up to the first difference, on `hardware` on which nothing has happened yet.
 ///
 /// # Errors
 /// The first step whose log is not the one that the script states.
-pub fn run(script: &Script) -> Result<(), Mismatch> {
-    let mut world = boot(script)?;
-    run_in(&mut world, script)
-}
-
-/// Runs a script in `world`, which must be the machine that it describes, with nothing done yet.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_in(world: &mut dyn World, script: &Script) -> Result<(), Mismatch> {
+pub fn run<H: Hardware>(script: &Script, hardware: &H) -> Result<(), Mismatch> {
+    let mut world = boot(script, hardware)?;
     let mut log = Log::new();
     for step in &script.steps {
-        let found = act(world, script, step, &mut log)?;
+        let found = act(&mut world, script, step, &mut log)?;
         if found != step.expected {
             return Err(mismatch(script, step, shown(&found)));
         }
@@ -59,14 +64,14 @@ pub fn run_in(world: &mut dyn World, script: &Script) -> Result<(), Mismatch> {
     Ok(())
 }
 
-/// The script's text with the logs that a simulated machine gives.
+/// The script's text with the logs that it gives on `hardware`, on which nothing has happened yet.
 ///
 /// The new text proves nothing: it must be read, and each difference be what was meant.
 ///
 /// # Errors
 /// The first step that cannot be done or whose check fails; logs do not excuse those.
-pub fn bless(script: &Script) -> Result<String, Mismatch> {
-    let mut world = boot(script)?;
+pub fn bless<H: Hardware>(script: &Script, hardware: &H) -> Result<String, Mismatch> {
+    let mut world = boot(script, hardware)?;
     let mut log = Log::new();
     let mut text = String::new();
     let mut next = 0;
@@ -113,18 +118,12 @@ fn write_step(text: &mut String, statement: &str, width: usize, log: &[String]) 
     text.push('\n');
 }
 
-fn boot(script: &Script) -> Result<SimWorld<'_>, Mismatch> {
-    SimWorld::boot(script).map_err(|found| Mismatch {
-        script: script.name.clone(),
-        line: 1,
-        statement: "boot".to_owned(),
-        expected: "a machine with these settings".to_owned(),
-        found,
-    })
+fn boot<'a, H: Hardware>(script: &'a Script, hardware: &'a H) -> Result<World<'a, H>, Mismatch> {
+    World::boot(script, hardware).map_err(|found| Mismatch::no_machine(script, found))
 }
 
-fn act(
-    world: &mut dyn World,
+fn act<H: Hardware>(
+    world: &mut World<'_, H>,
     script: &Script,
     step: &Step,
     log: &mut Log,

@@ -4,7 +4,11 @@
 //! is about. So frames, slots and requests are numbered in the order in which the log first names
 //! them, and frames that hold no contents of programs or files are left out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::borrow::ToOwned as _;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use vellum_mm::addr::{FileRef, Frame, Slot};
 use vellum_mm::event::{Event, Kept, Target};
@@ -12,7 +16,7 @@ use vellum_mm::objects::io::{IoOutcome, Request, RequestId};
 
 /// What happened since the log was last taken, and the names given since the run began.
 #[derive(Default)]
-pub struct Log {
+pub(crate) struct Log {
     items: Vec<Item>,
     /// Who is named before each item.
     speaker: Option<String>,
@@ -29,49 +33,49 @@ pub struct Log {
 #[derive(PartialEq, Eq)]
 enum Item {
     /// The same thing happened to consecutive frames.
-    Run(String, std::ops::RangeInclusive<usize>),
+    Run(String, core::ops::RangeInclusive<usize>),
     Other(String),
 }
 
 impl Log {
     /// An empty log.
-    pub fn new() -> Log {
+    pub(crate) fn new() -> Log {
         Log::default()
     }
 
     /// Calls `file` by its name from now on.
-    pub fn name_file(&mut self, file: FileRef, name: &str) {
+    pub(crate) fn name_file(&mut self, file: FileRef, name: &str) {
         self.files.insert(file, name.to_owned());
     }
 
     /// Puts `speaker` before the items that follow, or nothing.
-    pub fn speak_as(&mut self, speaker: Option<&str>) {
+    pub(crate) fn speak_as(&mut self, speaker: Option<&str>) {
         self.speaker = speaker.map(|name| format!("{name}: "));
     }
 
     /// Takes the items so far.
-    pub fn take(&mut self) -> Vec<String> {
+    pub(crate) fn take(&mut self) -> Vec<String> {
         let text = |item| match item {
             Item::Run(verb, frames) => format!("{verb} {}", run(&frames)),
             Item::Other(text) => text,
         };
-        std::mem::take(&mut self.items).into_iter().map(text).collect()
+        core::mem::take(&mut self.items).into_iter().map(text).collect()
     }
 
     /// Adds an item that is no event of the memory manager.
-    pub fn say(&mut self, what: &str) {
+    pub(crate) fn say(&mut self, what: &str) {
         let speaker = self.speaker.as_deref().unwrap_or_default();
         self.items.push(Item::Other(format!("{speaker}{what}")));
     }
 
     /// Somebody waits for a request.
-    pub fn wait(&mut self, request: RequestId) {
+    pub(crate) fn wait(&mut self, request: RequestId) {
         let number = self.request(request);
         self.say(&format!("wait r{number}"));
     }
 
     /// A request that had a name has ended.
-    pub fn ended(&mut self, request: RequestId, outcome: IoOutcome) {
+    pub(crate) fn ended(&mut self, request: RequestId, outcome: IoOutcome) {
         let Some(number) = self.requests.remove(&request) else { return };
         match outcome {
             IoOutcome::Done => self.say(&format!("done r{number}")),
@@ -80,17 +84,17 @@ impl Log {
     }
 
     /// The request called `r` and this number, if it is under way.
-    pub fn request_named(&self, number: u32) -> Option<RequestId> {
+    pub(crate) fn request_named(&self, number: u32) -> Option<RequestId> {
         self.requests.iter().find(|&(_, &other)| other == number).map(|(&request, _)| request)
     }
 
     /// Notes that `frame` holds contents of a program or a file, so that its end is worth a word.
-    pub fn holds_contents(&mut self, frame: Frame) {
+    pub(crate) fn holds_contents(&mut self, frame: Frame) {
         self.contents.insert(frame);
     }
 
     /// Adds a request to a disk, which gets a name if it is `held`.
-    pub fn io(&mut self, request: &Request, write: bool, held: bool) {
+    pub(crate) fn io(&mut self, request: &Request, write: bool, held: bool) {
         let verb = if write { "write" } else { "read" };
         let count = request.frames().len() as u64;
         let place = match request.target {
@@ -111,7 +115,7 @@ impl Log {
 
     /// Adds what the memory manager did, unless it is the business of [`io`](Self::io) or of who is
     /// told of a signal.
-    pub fn event(&mut self, event: &Event) {
+    pub(crate) fn event(&mut self, event: &Event) {
         let major = |read| if read { " major" } else { "" };
         match *event {
             Event::Io { .. } | Event::Violation { .. } => {}
@@ -189,7 +193,7 @@ impl Log {
     }
 }
 
-fn run(frames: &std::ops::RangeInclusive<usize>) -> String {
+fn run(frames: &core::ops::RangeInclusive<usize>) -> String {
     let (first, last) = (frames.start(), frames.end());
     if first == last { format!("f{first}") } else { format!("f{first}-f{last}") }
 }
