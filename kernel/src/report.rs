@@ -217,7 +217,7 @@ impl Kernel {
         }
         match leaks {
             None => {
-                text.put(format_args!("],\"unreported\":{},\"leaked\":null}}", self.unreported))
+                text.put(format_args!("],\"unreported\":{},\"leaked\":null}}", self.unreported));
             }
             Some(what) => text.put(format_args!(
                 "],\"unreported\":{},\"leaked\":{}}}",
