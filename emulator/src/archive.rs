@@ -1,14 +1,16 @@
-//! The archive that the kernel starts with: a cpio file of the form "newc", as Linux's initramfs is.
+//! The archive that the kernel starts with: a cpio file of the form "newc", as Linux's initramfs
+//! is.
 //!
-//! Each entry is a header of 110 characters (a magic number, then 13 fields of 8 hexadecimal digits), its
-//! path with a zero byte, and its contents. Path and contents end at a multiple of 4 bytes.
+//! Each entry is a header of 110 characters (a magic number, then 13 fields of 8 hexadecimal
+//! digits), its path with a zero byte, and its contents. Path and contents end at a multiple of 4
+//! bytes.
 //!
 //! ```text
 //!     070701 ino mode uid gid links mtime bytes … path-bytes check │ path 0 pad │ contents pad │ 070701 …
 //! ```
 //!
-//! Linux documents the form in `Documentation/driver-api/early-userspace/buffer-format.rst`. The same
-//! entries give the same bytes: there are no times in it, and inodes count from 1.
+//! Linux documents the form in `Documentation/driver-api/early-userspace/buffer-format.rst`. The
+//! same entries give the same bytes: there are no times in it, and inodes count from 1.
 
 use thiserror::Error;
 
@@ -72,7 +74,8 @@ impl Archive {
         self.entries += 1;
         let (inode, links, path_bytes) = (self.entries, 1, path.len() as u32 + 1);
         // After the mode come owner and group, after the links the time; after the bytes the device
-        // that the entry is on and the one that it is; at the end a sum that this form does not use.
+        // that the entry is on and the one that it is; at the end a sum that this form does not
+        // use.
         let fields = [inode, mode, 0, 0, links, 0, bytes, 0, 0, 0, 0, path_bytes, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {

@@ -6,8 +6,9 @@
 //!     an empty swap disk ──┘
 //! ```
 //!
-//! The kernel is told what memory it may use, and QEMU has a little more for the kernel itself: with 64 MiB
-//! there are 64 MiB for programs, files and page tables, whatever the kernel and the archive take.
+//! The kernel is told what memory it may use, and QEMU has a little more for the kernel itself:
+//! with 64 MiB there are 64 MiB for programs, files and page tables, whatever the kernel and the
+//! archive take.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -125,8 +126,8 @@ pub enum BootError {
 }
 
 impl Boot {
-    /// Boots, and passes what comes to `on` until the program ends. Returns its exit code, or 128 and the
-    /// signal that killed it.
+    /// Boots, and passes what comes to `on` until the program ends. Returns its exit code, or 128
+    /// and the signal that killed it.
     pub fn run(&self, mut on: impl FnMut(Part<'_>)) -> Result<u8, BootError> {
         // What may be missing is looked for before anything is built.
         qemu::find()?;
@@ -204,15 +205,15 @@ impl Boot {
     }
 }
 
-/// RAM for a kernel that is to have `bytes` to give, beside an archive of so many bytes: a sixteenth is
-/// what the kernel keeps for itself, and some is the image.
+/// RAM for a kernel that is to have `bytes` to give, beside an archive of so many bytes: a
+/// sixteenth is what the kernel keeps for itself, and some is the image.
 fn memory_of_machine(bytes: u64, archive_bytes: u64) -> u64 {
     const IMAGE_BYTES: u64 = 16 << 20;
     bytes.saturating_add(archive_bytes).saturating_add(IMAGE_BYTES).saturating_mul(16) / 15
 }
 
-/// A word as the kernel reads it: what would end it is written as `%` and two digits, and an empty one is
-/// a zero byte, where strings of programs end anyway.
+/// A word as the kernel reads it: what would end it is written as `%` and two digits, and an empty
+/// one is a zero byte, where strings of programs end anyway.
 fn escaped(word: &str) -> String {
     let mut text = String::new();
     for byte in word.bytes().chain(word.is_empty().then_some(0)) {

@@ -1,9 +1,9 @@
 //! What comes over the serial line: the output of programs, and lines for whoever runs the machine.
 //!
-//! A line that starts with `@{` and holds one JSON object with an `event` in it is the kernel's; all else
-//! is output. Output is passed on as it comes, byte for byte, not line by line: a program that asks a
-//! question without ending the line is seen to ask it. Only a line that may yet turn out to be an event is
-//! held back until it ends.
+//! A line that starts with `@{` and holds one JSON object with an `event` in it is the kernel's;
+//! all else is output. Output is passed on as it comes, byte for byte, not line by line: a program
+//! that asks a question without ending the line is seen to ask it. Only a line that may yet turn
+//! out to be an event is held back until it ends.
 //!
 //! ```text
 //!     pass 1: 64 pa│ges\n@{"event":"coun│ters", …}\npass 2│: …

@@ -1,8 +1,8 @@
 //! The programs that ship with the kernel: C, compiled here, linked statically.
 //!
-//! A program is compiled once: its source is kept beside what came of it, and only another source is
-//! compiled anew. Both musl and glibc will do; programs are twenty times smaller with musl, and the
-//! archive is memory of the machine, so musl is taken where it is installed.
+//! A program is compiled once: its source is kept beside what came of it, and only another source
+//! is compiled anew. Both musl and glibc will do; programs are twenty times smaller with musl, and
+//! the archive is memory of the machine, so musl is taken where it is installed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -130,8 +130,8 @@ impl Compiler {
         version.status().is_ok_and(|status| status.success())
     }
 
-    /// Builds all programs in a folder of `directory` for this compiler; what is there already and comes
-    /// of the same source is taken as it is.
+    /// Builds all programs in a folder of `directory` for this compiler; what is there already and
+    /// comes of the same source is taken as it is.
     pub fn build(&self, directory: &Path) -> Result<Vec<Built>, BuildError> {
         let directory = directory.join(self.name());
         fs::create_dir_all(&directory).map_err(|source| unwritable(&directory, source))?;

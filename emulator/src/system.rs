@@ -84,8 +84,8 @@ pub enum SystemError {
     TooLarge(#[from] TooLarge),
 }
 
-/// The file tree as an archive: `programs`, `busybox` if there is one, and `added` programs, which go to
-/// `/bin` under their own names.
+/// The file tree as an archive: `programs`, `busybox` if there is one, and `added` programs, which
+/// go to `/bin` under their own names.
 pub fn archive(
     programs: &[Built],
     busybox: Option<&Path>,
@@ -137,8 +137,8 @@ fn static_program(path: &Path) -> Result<Vec<u8>, SystemError> {
 
 /// Whether an ELF file for x86-64 asks for no interpreter; `None` if it is no such file.
 ///
-/// System V ABI, "Object Files": the header has the place of the program headers at 32, their size at
-/// 54 and their number at 56.
+/// System V ABI, "Object Files": the header has the place of the program headers at 32, their size
+/// at 54 and their number at 56.
 fn is_static(file: &[u8]) -> Option<bool> {
     const INTERPRETER: u64 = 3;
     let number = |at: usize, bytes: usize| -> Option<u64> {
@@ -159,8 +159,8 @@ fn is_static(file: &[u8]) -> Option<bool> {
     Some(true)
 }
 
-/// `/etc/lines.txt`, text that sorting has something to do with: a number, two words, and a number that
-/// repeats.
+/// `/etc/lines.txt`, text that sorting has something to do with: a number, two words, and a number
+/// that repeats.
 pub fn lines() -> String {
     const WORDS: [&str; 12] = [
         "frame", "page", "area", "order", "slot", "zone", "node", "fault", "policy", "victim",

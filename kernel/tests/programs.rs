@@ -1,8 +1,8 @@
 //! Programs on the kernel: they print what they print on Linux.
 //!
-//! Each program has its output in `kernel/user/expected`. It must come of a run on this Linux, which keeps
-//! the file honest, and of a run on the kernel, on machines of several kinds. What is missing (QEMU, a C
-//! compiler, busybox) is told in a line that starts with `SKIP`.
+//! Each program has its output in `kernel/user/expected`. It must come of a run on this Linux,
+//! which keeps the file honest, and of a run on the kernel, on machines of several kinds. What is
+//! missing (QEMU, a C compiler, busybox) is told in a line that starts with `SKIP`.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

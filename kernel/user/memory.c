@@ -140,7 +140,8 @@ static void rights(void) {
 static char *heap_end(char *wanted) { return (char *)syscall(SYS_brk, wanted); }
 
 static void heap(void) {
-    char *start = (char *)(((uintptr_t)heap_end(0) + PAGE - 1) & -PAGE), *end = start + PAGES * PAGE;
+    char *start = (char *)(((uintptr_t)heap_end(0) + PAGE - 1) & -PAGE);
+    char *end = start + PAGES * PAGE;
     check(heap_end(end) == end);
     stage("first writes to the heap", write_pages(start, PAGES, 1));
     check(heap_end(end - PAGES / 2 * PAGE) == end - PAGES / 2 * PAGE && heap_end(end) == end);

@@ -1,5 +1,5 @@
-/* Runs out of memory: a child writes page after page until the kernel kills it. Its parent, and what
- * the parent had written, survive. */
+/* Runs out of memory: a child writes page after page until the kernel kills it. Its parent, and
+ * what the parent had written, survive. */
 #include "program.h"
 
 enum { PAGES = 64, STEP = 256 };

@@ -1,7 +1,8 @@
-/* Processes that map, write, fork, move, protect and drop memory as chance has it, and know of every
- * page what it must hold. With less memory than they use this is also swap, and death for lack of it.
+/* Processes that map, write, fork, move, protect and drop memory as chance has it, and know of
+ * every page what it must hold. With less memory than they use this is also swap, and death for
+ * lack of it.
  *
- *     stress [ROUNDS] [SEED] [PROCESSES] [SIZE]    500 rounds or 60s, seed 1, 4 processes, 32M in all
+ *     stress [ROUNDS] [SEED] [PROCESSES] [SIZE]    500 rounds or 60s, seed 1, 4, 32M in all
  */
 #include "program.h"
 
@@ -229,7 +230,7 @@ int main(int count, char **words) {
     int processes = count_of(count > 3 ? words[3] : "4");
     long pages = count_of(count > 4 ? words[4] : "32M") / PAGE;
     if (rounds < 1 || processes < 1 || processes > 64 || pages / processes < 16) {
-        printf("usage: stress [ROUNDS|SECONDSs] [SEED] [PROCESSES] [SIZE], 64k a process at least\n");
+        printf("usage: stress [ROUNDS|60s] [SEED] [PROCESSES] [SIZE], 64k a process at least\n");
         return 2;
     }
     if (count > 1 && strchr(words[1], 's')) {

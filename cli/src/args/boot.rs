@@ -1,29 +1,31 @@
 //! The arguments of `vellum boot`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use clap::builder::RangedI64ValueParser;
 use vellum_lab::size::{Human, Size};
 
 use super::Format;
 
 /// Boot a machine whose kernel is Vellum, and run a program on it
 ///
-/// Starts QEMU with a kernel that does nothing but manage memory and run programs: the code that `replay`
-/// simulates with handles real page faults. Programs are static Linux binaries; no disk image and no root
-/// are needed.
+/// Starts QEMU with a kernel that does nothing but manage memory and run programs: the code that
+/// `replay` simulates with handles real page faults. Programs are static Linux binaries; no disk
+/// image and no root are needed.
 ///
-/// What the program prints goes to standard output as it comes. The report (faults, reclaim, memory,
-/// processes, as of `replay`) follows on standard error, so that output can be piped; with
+/// What the program prints goes to standard output as it comes. The report (faults, reclaim,
+/// memory, processes, as of `replay`) follows on standard error, so that output can be piped; with
 /// --format json it is the other way round.
 ///
-/// Programs in /bin: hello, forktest (copy-on-write), memory (what each call costs in faults), churn
-/// (more memory than there is), threads, files, signals, pipes, oom, stress; and sh, sort, sha256sum and
-/// more if a static busybox is installed. The exit code is the program's, or 128 and the number of the
-/// signal that killed it.
+/// Programs in /bin: hello, forktest (copy-on-write), memory (what each call costs in faults),
+/// churn (more memory than there is), threads, files, signals, pipes, oom, stress; and sh, sort,
+/// sha256sum and more if a static busybox is installed. The exit code is the program's, or 128 and
+/// the number of the signal that killed it.
 ///
-/// Needs qemu-system-x86_64 (Debian: `apt install qemu-system-x86`; `VELLUM_QEMU_SYSTEM` names another)
-/// and a C compiler (`musl-tools` or `gcc`; `VELLUM_CC` names another).
+/// Needs qemu-system-x86_64 (Debian: `apt install qemu-system-x86`; `VELLUM_QEMU_SYSTEM` names
+/// another) and a C compiler (`musl-tools` or `gcc`; `VELLUM_CC` names another).
 #[derive(ClapArgs, Debug)]
 #[command(after_help = BOOT_EXAMPLES)]
 pub(crate) struct BootArgs {
@@ -31,10 +33,10 @@ pub(crate) struct BootArgs {
     #[arg(short, long, value_name = "SIZE", default_value = "256M", value_parser = memory)]
     pub(crate) memory: u64,
     /// Processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = range(1..=16))]
     pub(crate) cpus: u32,
     /// NUMA nodes; memory and processors are divided among them
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = range(1..=8))]
     pub(crate) nodes: u32,
     /// Replacement policy; see `vellum policies`
     #[arg(short, long, value_name = "NAME[:SETTING=N]", default_value = "clock")]
@@ -45,7 +47,7 @@ pub(crate) struct BootArgs {
     /// What chance starts from
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Count time in instructions, so that the same run gives the same times; about ten times slower
+    /// Count time in instructions: without swap, the same run gives the same numbers
     #[arg(long)]
     pub(crate) icount: bool,
     /// A static program of your own, for /bin; may be given again
@@ -69,6 +71,10 @@ const BOOT_EXAMPLES: &str = "Examples:
   vellum boot --cpus 4 --memory 48M -- /bin/stress 1000 7       chance, with every byte checked
   vellum boot -- /bin/sh -c 'sort /etc/lines.txt | sha256sum'   with busybox-static installed
   vellum boot --add a.out -- /bin/a.out                         a program of yours";
+
+fn range(bounds: RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(bounds)
+}
 
 /// A size in bytes, within bounds.
 fn bytes(text: &str, least: u64, most: u64) -> Result<u64, String> {
