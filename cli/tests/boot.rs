@@ -1,11 +1,11 @@
 //! `vellum boot` as its users run it. Whatever needs QEMU says `SKIP` without it.
 
-use std::io::{self, Write as _};
+mod support;
+
 use std::process::Output;
 
 use assert_cmd::Command;
 use serde_json::Value;
-use vellum_emulator::programs::Compiler;
 use vellum_emulator::qemu;
 
 fn boot(arguments: &[&str]) -> Command {
@@ -14,16 +14,9 @@ fn boot(arguments: &[&str]) -> Command {
     command
 }
 
-/// Boots; `None`, and a line about it, if that cannot be done here.
+/// Boots; `None` if that cannot be done here.
 fn booted(arguments: &[&str]) -> Option<Output> {
-    let missing = match (qemu::find(), Compiler::find()) {
-        (Err(error), _) => error.to_string(),
-        (_, Err(error)) => error.to_string(),
-        (Ok(_), Ok(_)) => return Some(boot(arguments).output().expect("the command starts")),
-    };
-    // Not `eprintln`, which the test harness keeps to itself.
-    writeln!(io::stderr(), "SKIP: {missing}").expect("stderr can be written to");
-    None
+    support::can_boot().then(|| boot(arguments).output().expect("the command starts"))
 }
 
 /// Runs what must fail with one line that has all of `words`.

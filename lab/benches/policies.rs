@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand_distr::{Distribution, Zipf};
-use vellum_lab::string::{RefString, distances, intervals, simulate};
+use vellum_lab::string::{RefString, distances, intervals, loads, simulate};
 use vellum_mm::replace::{Choice, POLICIES};
 
 const REFERENCES: usize = 50_000_000;
@@ -61,6 +61,9 @@ fn main() {
                 continue;
             }
             print(name, best(|| simulate::simulate(&string, &choice, frames, 0).counts.faults));
+        }
+        if is_wanted("fifo") {
+            print("fifo, counted", best(|| loads::fifo(&string, frames).faults));
         }
         if is_wanted("opt") {
             print("opt", best(|| intervals::opt(&string, frames).faults));

@@ -1,7 +1,7 @@
 //! Curves: the faults of a program against its memory, under any policies.
 //!
-//! LRU takes one pass for all sizes, OPT one fast pass for each, every other policy a simulation for
-//! each; policies and sizes run in parallel. A policy that sizes processes has no memory to vary: its
+//! LRU takes one pass for all sizes, OPT and FIFO one fast pass for each, every other policy a
+//! simulation for each; policies and sizes run in parallel. A policy that sizes processes has no memory to vary: its
 //! own parameter is, and each point lies at the memory that it held on average.
 
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::size::Human;
 use crate::sizes::{Sizes, spread};
 use crate::string::simulate::simulate_in;
 use crate::string::sizing::Scope;
-use crate::string::{Counts, Flat, PARTS, RefString, Sample, distances, intervals};
+use crate::string::{Counts, Flat, PARTS, RefString, Sample, distances, intervals, loads};
 
 /// Which curves.
 #[derive(Clone, Debug)]
@@ -302,10 +302,13 @@ impl Runner<'_> {
 
     /// Counts, and frames held on average.
     fn run(&self, string: &RefString, job: &Job<'_>, frames: u32) -> (Counts, f64) {
+        let numbered = u32::try_from(string.len()).is_ok_and(|references| references < u32::MAX);
         match job.choice.entry.about.name {
             // One pass was made for the string that the curve is of.
             "lru" if std::ptr::eq(string, self.whole()) => (self.lru.at(frames), f64::from(frames)),
-            "opt" => (intervals::opt(string, frames), f64::from(frames)),
+            // Both number references and loads in 32 bits; longer strings are simulated.
+            "opt" if numbered => (intervals::opt(string, frames), f64::from(frames)),
+            "fifo" if numbered => (loads::fifo(string, frames), f64::from(frames)),
             _ => {
                 let run = simulate_in(string, &job.choice, frames, self.seed, self.scope);
                 (run.counts, run.mean_frames)

@@ -5,7 +5,7 @@ use std::path::Path;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use vellum_lab::string::simulate::{Run, simulate};
-use vellum_lab::string::{RefString, Sample, distances, flatten, intervals};
+use vellum_lab::string::{RefString, Sample, distances, flatten, intervals, loads};
 use vellum_mm::replace::{Choice, POLICIES};
 
 /// References, writes, and pages that are freed now and then (a page that is used after it was freed
@@ -69,6 +69,17 @@ fn counting_intervals_is_opt() {
         for frames in 1..=string.pages().min(40) + 1 {
             let expected = run(&string, "opt", frames).counts.faults;
             assert_eq!(intervals::opt(&string, frames).faults, expected, "seed {seed}, {frames}");
+        }
+    }
+}
+
+#[test]
+fn counting_loads_is_fifo() {
+    for seed in 0..400 {
+        let string = random_string(seed, 400);
+        for frames in 1..=string.pages().min(70) + 2 {
+            let expected = run(&string, "fifo", frames).counts;
+            assert_eq!(loads::fifo(&string, frames), expected, "seed {seed}, {frames} frames");
         }
     }
 }

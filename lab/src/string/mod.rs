@@ -9,16 +9,19 @@
 //! ```text
 //!     trace ──▶ full system, memory unlimited ──▶ RefString ──┬─▶ simulate   any policy, one size
 //!               which frame does this access use?             ├─▶ distances  LRU, every size
-//!                                                             └─▶ intervals  OPT, one size
+//!                                                             ├─▶ intervals  OPT, one size
+//!                                                             └─▶ loads      FIFO, one size
 //! ```
 //!
 //! What is lost: page tables and kernel memory take none of the frames, reclaim works page by page and
 //! at once, nothing is read ahead. A fault of the string is a page that must be brought in; the first
 //! use of a page is one, too (*cold*), though a kernel may serve it without I/O.
 
+mod bits;
 pub mod distances;
 mod flatten;
 pub mod intervals;
+pub mod loads;
 mod sample;
 pub mod simulate;
 pub mod sizing;

@@ -1,19 +1,19 @@
 //! Any policy, at one size of memory, over the arrays of a string.
 //!
 //! The loops are compiled for each policy by itself, so that what a policy does at a reference is part
-//! of the loop: nothing at all for FIFO, the store of a bit for Clock. Pages' frames, and what the
-//! policy remembers of them, are looked at a block ahead of their turn.
+//! of the loop: nothing at all for FIFO, setting a bit for Clock. Pages' frames, and what the policy
+//! remembers of them, are looked at a block ahead of their turn.
 //!
 //! Cost at a hit: one load of the page's entry (4 bytes a page, usually from L2 or L3), one of the
-//! frame's flags or links where the policy has any. The branch between hit and fault is what remains:
+//! frame's bits or links where the policy has any. The branch between hit and fault is what remains:
 //! it cannot be predicted where half the references miss.
 //!
 //! Cost at a fault: one store to the entry of the page that leaves, whose cache line nobody asked for
 //! in time, and what the policy touches: the links of a few frames and ghosts, which come from L2
 //! where memory has ten thousand frames, and from L3 where it has a hundred thousand.
 //!
-//! 4 bytes a page, 4 more under a policy that remembers evicted pages, and 5 bytes a frame besides the
-//! policy's own.
+//! 4 bytes a page, 4 more under a policy that remembers evicted pages, and 4 1/4 bytes a frame besides
+//! the policy's own.
 
 use std::hint::black_box;
 
@@ -22,15 +22,12 @@ use vellum_mm::replace::{
     Choice, Foresee, Observe, PageId, Parameters, Registered, Sizing, Visitor, Witness, visit,
 };
 
+use super::bits::Bits;
 use super::sizing::{self, Scope};
 use super::{BLOCK, Counts, Item, RefString, WRITE};
 
-/// How far ahead of the reference in hand the loop looks, where it needs no more than one table.
-const AHEAD: usize = 12;
 /// No frame.
 pub(super) const NONE: u32 = u32::MAX;
-pub(super) const ACCESSED: u8 = 1;
-pub(super) const DIRTY: u8 = 2;
 
 /// What a run of a policy over a string found.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -138,69 +135,6 @@ fn next_uses(string: &RefString) -> Vec<u64> {
     next
 }
 
-/// Accessed and dirty bits of frames, and the time in references.
-pub(super) struct Bits {
-    pub(super) flags: Vec<u8>,
-    pub(super) now: u64,
-    pub(super) laundered: u64,
-}
-
-impl Bits {
-    /// Of so many frames, none used or dirty.
-    pub(super) fn new(frames: usize) -> Bits {
-        Bits { flags: vec![0; frames], now: 0, laundered: 0 }
-    }
-}
-
-impl Witness for Bits {
-    #[inline(always)]
-    fn take_accessed(&mut self, frame: Frame) -> bool {
-        let flags = &mut self.flags[frame.index()];
-        let accessed = *flags & ACCESSED != 0;
-        *flags &= !ACCESSED;
-        accessed
-    }
-
-    #[inline(always)]
-    fn take_accessed_run(&mut self, frame: Frame, most: usize) -> usize {
-        // Eight flags at once: the first of them without the bit ends the run.
-        const EACH: u64 = u64::from_le_bytes([ACCESSED; 8]);
-        let first = frame.index();
-        let mut taken = 0;
-        while taken + 8 <= most {
-            let flags = &mut self.flags[first + taken..][..8];
-            let word = u64::from_le_bytes(flags.try_into().expect("eight of them"));
-            let used = (!word & EACH).trailing_zeros() / 8;
-            let run = if used == 8 { u64::MAX } else { !(u64::MAX << (8 * used)) };
-            flags.copy_from_slice(&(word & !(EACH & run)).to_le_bytes());
-            taken += used as usize;
-            if used < 8 {
-                return taken;
-            }
-        }
-        while taken < most && self.take_accessed(Frame(frame.0 + taken as u32)) {
-            taken += 1;
-        }
-        taken
-    }
-
-    #[inline(always)]
-    fn is_dirty(&self, frame: Frame) -> bool {
-        self.flags[frame.index()] & DIRTY != 0
-    }
-
-    #[inline(always)]
-    fn now(&self) -> u64 {
-        self.now
-    }
-
-    fn launder(&mut self, frame: Frame) {
-        let flags = &mut self.flags[frame.index()];
-        self.laundered += u64::from(*flags & DIRTY != 0);
-        *flags &= !DIRTY;
-    }
-}
-
 /// A memory under a policy.
 struct Memory<P> {
     policy: P,
@@ -209,7 +143,7 @@ struct Memory<P> {
     page_of: Vec<u32>,  // by frame
     free: Vec<u32>,     // frames that were given back
     untouched: u32,     // the lowest frame that was never used
-    loaded: u8,         // flags of a page just loaded
+    loaded: bool,       // accessed bit of a page just loaded
     faults: u64,
     writebacks: u64,
     total: u64,       // references of the string
@@ -220,7 +154,7 @@ impl<P: Registered> Memory<P> {
     fn new(string: &RefString, parameters: &Parameters) -> Memory<P> {
         let policy = P::new(parameters);
         Memory {
-            loaded: if policy.load_is_use() { ACCESSED } else { 0 },
+            loaded: policy.load_is_use(),
             policy,
             bits: Bits::new(parameters.frames),
             frame_of: vec![NONE; string.pages() as usize],
@@ -272,32 +206,16 @@ impl<P: Registered> Memory<P> {
         touch: impl Fn(&mut P, Frame),
     ) {
         let mut now = first;
-        if P::REMEMBERS {
-            for block in entries.chunks(BLOCK) {
-                let seen = block.iter().fold(0, |seen, &entry| {
-                    let page = entry & !WRITE;
-                    seen ^ self.frame_of[page as usize] ^ self.policy.peek(PageId(page.into()))
-                });
-                black_box(seen);
-                for &entry in block {
-                    now += 1;
-                    self.serve::<WRITES>(entry, now, &touch);
-                }
+        for block in entries.chunks(BLOCK) {
+            let seen = block.iter().fold(0, |seen, &entry| {
+                let page = entry & !WRITE;
+                seen ^ self.frame_of[page as usize] ^ self.policy.peek(PageId(page.into()))
+            });
+            black_box(seen);
+            for &entry in block {
+                now += 1;
+                self.serve::<WRITES>(entry, now, &touch);
             }
-            return;
-        }
-        // One table only: its line is fetched while a few references before are served.
-        let (body, rest) = entries.split_at(entries.len().saturating_sub(AHEAD));
-        let mut seen = 0;
-        for (&entry, &ahead) in body.iter().zip(entries.get(AHEAD..).unwrap_or(&[])) {
-            seen ^= self.frame_of[(ahead & !WRITE) as usize];
-            now += 1;
-            self.serve::<WRITES>(entry, now, &touch);
-        }
-        black_box(seen);
-        for &entry in rest {
-            now += 1;
-            self.serve::<WRITES>(entry, now, &touch);
         }
     }
 
@@ -306,34 +224,35 @@ impl<P: Registered> Memory<P> {
     fn serve<const WRITES: bool>(&mut self, entry: u32, now: u64, touch: &impl Fn(&mut P, Frame)) {
         let page = entry & !WRITE;
         let frame = self.frame_of[page as usize];
-        if frame == NONE {
+        let frame = if frame == NONE {
             self.bits.now = now;
-            let flags = self.loaded | if WRITES { dirty(entry) } else { 0 };
-            self.load::<WRITES>(page, flags);
-            return;
+            self.load::<WRITES>(page)
+        } else {
+            if P::READS_BITS {
+                self.bits.access(Frame(frame));
+            }
+            touch(&mut self.policy, Frame(frame));
+            Frame(frame)
+        };
+        if WRITES {
+            self.bits.dirty_if(frame, entry & WRITE != 0);
         }
-        if P::READS_BITS {
-            let flags = ACCESSED | if WRITES { dirty(entry) } else { 0 };
-            self.bits.flags[frame as usize] |= flags;
-        } else if WRITES {
-            self.bits.flags[frame as usize] |= dirty(entry);
-        }
-        touch(&mut self.policy, Frame(frame));
     }
 
     /// One reference; its frame.
     fn reference(&mut self, page: u32, write: bool) -> Frame {
-        let frame = self.frame_of[page as usize];
-        let dirty = if write { DIRTY } else { 0 };
-        if frame == NONE {
-            return self.load::<true>(page, self.loaded | dirty);
+        let mut frame = Frame(self.frame_of[page as usize]);
+        if frame.0 == NONE {
+            frame = self.load::<true>(page);
+        } else {
+            self.bits.access(frame);
         }
-        self.bits.flags[frame as usize] |= ACCESSED | dirty;
-        Frame(frame)
+        self.bits.dirty_if(frame, write);
+        frame
     }
 
-    #[inline]
-    fn load<const WRITES: bool>(&mut self, page: u32, flags: u8) -> Frame {
+    #[inline(always)]
+    fn load<const WRITES: bool>(&mut self, page: u32) -> Frame {
         self.faults += 1;
         let id = PageId(page.into());
         let frame = if self.untouched as usize == self.page_of.len() && self.free.is_empty() {
@@ -341,7 +260,7 @@ impl<P: Registered> Memory<P> {
             let old = self.page_of[frame.index()];
             self.frame_of[old as usize] = NONE;
             if WRITES {
-                self.writebacks += u64::from(self.bits.flags[frame.index()] & DIRTY != 0);
+                self.writebacks += u64::from(self.bits.is_dirty(frame));
             }
             frame
         } else {
@@ -350,7 +269,7 @@ impl<P: Registered> Memory<P> {
         self.page_of[frame.index()] = page;
         self.frame_of[page as usize] = frame.0;
         if P::READS_BITS || WRITES {
-            self.bits.flags[frame.index()] = flags;
+            self.bits.load(frame, self.loaded);
         }
         frame
     }
@@ -394,11 +313,3 @@ impl<P: Registered> Memory<P> {
         }
     }
 }
-
-/// The dirty flag of an entry, without a branch.
-#[inline(always)]
-const fn dirty(entry: u32) -> u8 {
-    ((entry & WRITE) >> 30) as u8
-}
-
-const _: () = assert!(dirty(WRITE) == DIRTY && dirty(0) == 0);

@@ -8,9 +8,10 @@
 //! If memory is full, a process takes from itself; only one that holds nothing takes from the largest.
 
 use vellum_mm::addr::Frame;
-use vellum_mm::replace::{PageId, Parameters, Registered, Sizing};
+use vellum_mm::replace::{PageId, Parameters, Registered, Sizing, Witness};
 
-use super::simulate::{ACCESSED, Bits, DIRTY, NONE, Run};
+use super::bits::Bits;
+use super::simulate::{NONE, Run};
 use super::{Counts, Item, RefString};
 
 /// Whose references a policy that sizes processes is told of.
@@ -79,10 +80,9 @@ impl<P: Registered + Sizing> Memory<P> {
         let resident = self.frame_of[page as usize];
         let fault = resident == NONE;
         let frame = if fault { self.load(process, page) } else { Frame(resident) };
-        let used = !fault || self.policies[process].load_is_use();
-        self.bits.flags[frame.index()] |=
-            if used { ACCESSED } else { 0 } | if write { DIRTY } else { 0 };
+        self.bits.dirty_if(frame, write);
         if !fault {
+            self.bits.access(frame);
             let owner = self.owner[frame.index()] as usize;
             self.policies[owner].touch(frame, self.times[owner]);
         }
@@ -99,7 +99,7 @@ impl<P: Registered + Sizing> Memory<P> {
         let index = frame.index();
         self.frame_of[page as usize] = frame.0;
         (self.page_of[index], self.owner[index]) = (page, process as u32);
-        self.bits.flags[index] = 0;
+        self.bits.load(frame, self.policies[process].load_is_use());
         self.policies[process].insert(frame, PageId(page.into()));
         frame
     }
@@ -123,7 +123,7 @@ impl<P: Registered + Sizing> Memory<P> {
     fn leave(&mut self, frame: Frame) {
         let page = self.page_of[frame.index()];
         self.frame_of[page as usize] = NONE;
-        self.counts.writebacks += u64::from(self.bits.flags[frame.index()] & DIRTY != 0);
+        self.counts.writebacks += u64::from(self.bits.is_dirty(frame));
     }
 
     fn free_page(&mut self, page: u32) {

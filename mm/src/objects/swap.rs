@@ -226,9 +226,10 @@ fn read<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Op
         }
         return page_cache::wait_for_room(store);
     };
-    for mut frame in frames.into_iter().flatten() {
+    for frame in frames[from..to].iter_mut().flatten() {
         frame.set_rmap(u64::from(request.0));
     }
+    drop(frames);
     let pages = (to - from) as u32;
     store.counters(at).swapped_in.add(u64::from(pages));
     machine.happened(Event::Io { target, frame: numbers[0], pages, write: false });

@@ -61,7 +61,6 @@ impl Registered for Arc {
         settings: &[],
     };
     const READS_BITS: bool = false;
-    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> Arc {
         let frames = parameters.frames;

@@ -40,7 +40,6 @@ impl Registered for Car {
         paper: "S. Bansal, D. S. Modha, CAR: Clock with Adaptive Replacement, FAST 2004",
         settings: &[],
     };
-    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> Car {
         let frames = parameters.frames;

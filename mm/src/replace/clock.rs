@@ -67,25 +67,36 @@ impl Clock {
     ///
     /// One lap clears every bit, so on a quiet machine the hand ends on an unused frame. On a busy one
     /// that frame may be in use again; it goes anyway, so that the search ends.
-    #[inline]
+    #[inline(always)]
     fn turn(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
-        let mut left = self.len;
-        if self.in_order {
-            // The frames ahead of the hand have the next numbers: their bits are taken in runs.
-            let end = self.first.0 + self.len as u32;
-            while left > 0 {
-                let hand = self.hand?;
-                let most = left.min((end - hand.0) as usize);
-                let used = witness.take_accessed_run(hand, most);
-                let next = hand.0 + used as u32;
-                self.hand = Some(if next == end { self.first } else { Frame(next) });
-                if used < most {
-                    break;
-                }
-                left -= used;
-            }
-            return self.hand;
+        let mut hand = self.hand?;
+        if !self.in_order {
+            return self.walk(witness);
         }
+        // The frames ahead of the hand have the next numbers: their bits are taken in runs.
+        let (mut left, end) = (self.len, self.first.0 + self.len as u32);
+        loop {
+            let most = left.min((end - hand.0) as usize);
+            let used = witness.take_accessed_run(hand, most);
+            hand.0 += used as u32;
+            left -= used;
+            if used < most {
+                break;
+            }
+            hand = self.first; // the run went to the end, or once around from the start
+            if left == 0 {
+                hand = self.hand?;
+                break;
+            }
+        }
+        self.hand = Some(hand);
+        Some(hand)
+    }
+
+    /// The same along the ring.
+    #[cold]
+    fn walk(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
+        let mut left = self.len;
         while left > 0 && witness.take_accessed(self.hand?) {
             self.rings.rotate(&mut self.hand);
             left -= 1;
@@ -114,12 +125,18 @@ impl Policy for Clock {
         Some(victim)
     }
 
-    #[inline]
+    #[inline(always)]
     fn replace(&mut self, _page: PageId, witness: &mut dyn Witness) -> Option<Frame> {
         // The new page takes the place of the old one: just behind the hand, once that moves on.
-        let victim = self.turn(witness);
-        self.rings.rotate(&mut self.hand);
-        victim
+        let victim = self.turn(witness)?;
+        if self.in_order {
+            let next = victim.0 + 1;
+            let end = self.first.0 + self.len as u32;
+            self.hand = Some(if next == end { self.first } else { Frame(next) });
+        } else {
+            self.rings.rotate(&mut self.hand);
+        }
+        Some(victim)
     }
 
     #[inline]

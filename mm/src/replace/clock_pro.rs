@@ -69,7 +69,6 @@ impl Registered for ClockPro {
         paper: "S. Jiang, F. Chen, X. Zhang, CLOCK-Pro, USENIX ATC 2005",
         settings: &[COLD],
     };
-    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> ClockPro {
         let Parameters { first, frames, settings, .. } = *parameters;

@@ -12,10 +12,10 @@
 //!      3    0    2    0    1        f2 is counted down to 1, f3 goes
 //! ```
 //!
-//! A use raises one byte, and the hand walks along bytes: 1 byte a frame. A frame that is not
-//! evictable keeps its place and is skipped, so that `evict` takes, at worst, as many steps as
-//! there are frames times the maximum; over many evictions, as many as there are uses, and frames
-//! that are skipped.
+//! A use raises one byte, and the hand counts eight down at once: 1 byte a frame. A frame that is not
+//! evictable keeps its place and is skipped, so that `evict` takes, at worst, an eighth as many steps
+//! as there are frames times the maximum; over many evictions, at most as many as there are uses, and
+//! frames that are skipped.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -31,6 +31,8 @@ const MAX: Setting =
 const ABSENT: u8 = 0;
 /// The state of an evictable frame with no uses left.
 const UNUSED: u8 = 1;
+/// A one in each byte of a word.
+const EACH: u64 = u64::from_le_bytes([1; 8]);
 
 /// Generalized clock with counts, as in `PostgreSQL` (`src/backend/storage/buffer/README` there).
 ///
@@ -38,7 +40,10 @@ const UNUSED: u8 = 1;
 /// by V. F. Nicola, A. Dan, D. M. Dias, "Analysis of the Generalized Clock Buffer Replacement
 /// Scheme for Database Transaction Processing", SIGMETRICS 1992.
 pub struct ClockSweep {
-    states: Box<[u8]>,
+    /// Eight frames a word, which is read and written as a whole: a load of what narrower stores have
+    /// just written would wait for them.
+    states: Box<[u64]>,
+    frames: usize,
     hand: usize, // the index of the next frame to judge
     len: usize,
     full: u8, // the state that uses no longer raise
@@ -62,7 +67,8 @@ impl Registered for ClockSweep {
         );
         let max = parameters.settings.get(&MAX);
         ClockSweep {
-            states: vec![ABSENT; frames].into_boxed_slice(),
+            states: vec![u64::from_le_bytes([ABSENT; 8]); frames.div_ceil(8)].into_boxed_slice(),
+            frames,
             hand: 0,
             len: 0,
             full: max.min(254) as u8 + UNUSED,
@@ -72,10 +78,23 @@ impl Registered for ClockSweep {
 }
 
 impl ClockSweep {
-    fn state_of(&mut self, frame: Frame) -> &mut u8 {
-        let (index, count) = (frame.0.wrapping_sub(self.first.0) as usize, self.states.len());
+    /// The index of what must be a frame of these.
+    fn index_checked(&self, frame: Frame) -> usize {
+        let (index, count) = (frame.0.wrapping_sub(self.first.0) as usize, self.frames);
         assert!(index < count, "{frame:?} is not among the {count} frames from {:?}", self.first);
-        &mut self.states[index]
+        index
+    }
+
+    #[inline]
+    fn state(&self, index: usize) -> u8 {
+        (self.states[index / 8] >> (8 * (index % 8))) as u8
+    }
+
+    #[inline]
+    fn set(&mut self, index: usize, state: u8) {
+        let shift = 8 * (index % 8);
+        let word = &mut self.states[index / 8];
+        *word = (*word & !(0xff << shift)) | (u64::from(state) << shift);
     }
 
     /// Sweeps to a frame without uses, moves on, and returns its index.
@@ -86,35 +105,51 @@ impl ClockSweep {
         }
         // Ends: some frame is evictable, and each lap takes a use from it.
         loop {
-            let at = self.hand;
-            self.hand = if at + 1 == self.states.len() { 0 } else { at + 1 };
-            match self.states[at] {
-                ABSENT => {}
-                UNUSED => return Some(at),
-                _ => self.states[at] -= 1,
+            let word = &mut self.states[self.hand / 8];
+            let ahead = u64::MAX << (8 * (self.hand % 8));
+            let unused = zeros(*word ^ (EACH * u64::from(UNUSED))) & ahead;
+            // Those before the first that is unused, or all: a use from each that is evictable.
+            let before = (unused & unused.wrapping_neg()).wrapping_sub(1);
+            *word -= EACH & !zeros(*word) & ahead & before;
+            let begin = self.hand / 8 * 8;
+            let at = begin + unused.trailing_zeros() as usize / 8;
+            self.hand = if unused == 0 { begin + 8 } else { at + 1 };
+            if self.hand >= self.frames {
+                self.hand = 0;
+            }
+            if unused != 0 {
+                return Some(at);
             }
         }
     }
 }
 
+/// A one in each byte that is zero.
+#[inline]
+const fn zeros(word: u64) -> u64 {
+    // The lower bits of a byte carry into its highest unless they are zero.
+    const LOWER: u64 = EACH * 0x7f;
+    (!(((word & LOWER) + LOWER) | word) >> 7) & EACH
+}
+
 impl Policy for ClockSweep {
     fn insert(&mut self, frame: Frame, _page: PageId) {
-        let state = self.state_of(frame);
-        assert_eq!(*state, ABSENT, "{frame:?} is evictable already");
-        *state = UNUSED + 1;
+        let index = self.index_checked(frame);
+        assert_eq!(self.state(index), ABSENT, "{frame:?} is evictable already");
+        self.set(index, UNUSED + 1);
         self.len += 1;
     }
 
     fn remove(&mut self, frame: Frame) {
-        let state = self.state_of(frame);
-        assert_ne!(*state, ABSENT, "{frame:?} is not evictable");
-        *state = ABSENT;
+        let index = self.index_checked(frame);
+        assert_ne!(self.state(index), ABSENT, "{frame:?} is not evictable");
+        self.set(index, ABSENT);
         self.len -= 1;
     }
 
     fn evict(&mut self, _witness: &mut dyn Witness) -> Option<Frame> {
         let index = self.sweep()?;
-        self.states[index] = ABSENT;
+        self.set(index, ABSENT);
         self.len -= 1;
         Some(Frame(self.first.0 + index as u32))
     }
@@ -122,15 +157,15 @@ impl Policy for ClockSweep {
     #[inline]
     fn replace(&mut self, _page: PageId, _witness: &mut dyn Witness) -> Option<Frame> {
         let index = self.sweep()?;
-        self.states[index] = UNUSED + 1;
+        self.set(index, UNUSED + 1);
         Some(Frame(self.first.0 + index as u32))
     }
 
     fn show(&self, board: &mut dyn Board) {
-        let circle = (self.hand..self.states.len()).chain(0..self.hand);
-        let mut members = circle.filter(|&at| self.states[at] != ABSENT).map(|at| {
+        let circle = (self.hand..self.frames).chain(0..self.hand);
+        let mut members = circle.filter(|&at| self.state(at) != ABSENT).map(|at| {
             let frame = Frame(self.first.0 + at as u32);
-            let uses = u64::from(self.states[at] - UNUSED);
+            let uses = u64::from(self.state(at) - UNUSED);
             Member::frame(frame).with_hand("hand", at == self.hand).with_count(uses)
         });
         board.list("circle", &mut members);
@@ -144,10 +179,11 @@ impl Policy for ClockSweep {
 impl Observe for ClockSweep {
     #[inline]
     fn touch(&mut self, frame: Frame) {
-        let full = self.full;
-        if let Some(state) = self.states.get_mut(frame.0.wrapping_sub(self.first.0) as usize) {
+        let index = frame.0.wrapping_sub(self.first.0) as usize;
+        if let Some(word) = self.states.get_mut(index / 8) {
             // A sum instead of a branch, which nobody could predict.
-            *state += u8::from((UNUSED..full).contains(state));
+            let counts = (UNUSED..self.full).contains(&((*word >> (8 * (index % 8))) as u8));
+            *word += u64::from(counts) << (8 * (index % 8));
         }
     }
 }

@@ -69,7 +69,6 @@ impl Registered for Linux {
         paper: "Linux 6.18, mm/vmscan.c and mm/workingset.c",
         settings: &[],
     };
-    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> Linux {
         let Parameters { first, frames, .. } = *parameters;

@@ -67,7 +67,6 @@ impl Registered for Lirs {
         settings: &[HIR, GHOSTS],
     };
     const READS_BITS: bool = false;
-    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> Lirs {
         let Parameters { first, frames, settings, .. } = *parameters;

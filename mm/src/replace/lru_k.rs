@@ -87,7 +87,6 @@ impl Registered for LruK {
         settings: &[K, CORRELATED, RETAIN],
     };
     const READS_BITS: bool = false;
-    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> LruK {
         let Parameters { first, frames, settings, .. } = *parameters;

@@ -186,8 +186,6 @@ pub trait Registered: Policy + Sized {
     const ABOUT: About;
     /// Whether it ever asks for accessed bits; worlds that keep them in software need not, if not.
     const READS_BITS: bool = true;
-    /// Whether it remembers pages that are gone, so that [`peek`](Policy::peek) looks at something.
-    const REMEMBERS: bool = false;
 
     /// One with no frame in it.
     ///

@@ -63,7 +63,6 @@ impl Registered for S3Fifo {
         settings: &[SMALL_SHARE],
     };
     const READS_BITS: bool = false;
-    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> S3Fifo {
         let Parameters { first, frames, settings, .. } = *parameters;

@@ -52,7 +52,6 @@ impl Registered for TwoQ {
         settings: &[IN, OUT],
     };
     const READS_BITS: bool = false;
-    const REMEMBERS: bool = true;
 
     fn new(parameters: &Parameters) -> TwoQ {
         let Parameters { frames, settings, .. } = *parameters;

@@ -18,9 +18,10 @@ impl Live {
     /// Passes output on to `out`; the line is on standard error if that is a terminal.
     pub(super) fn new(out: Box<dyn Write>) -> Live {
         let line = ProgressBar::no_length();
-        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
             line.set_style(style);
         }
+        line.set_message("building the kernel and its programs: the first time this takes a while");
         Live { out, line, at_line_start: true }
     }
 
