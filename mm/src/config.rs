@@ -9,7 +9,7 @@ use crate::objects::store::Tunables;
 use crate::objects::swap::SwapConfig;
 use crate::replace::Choice;
 
-/// What a [`Vm`] is made for.
+/// What a [`Vm`](crate::Vm) is made for.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Frames of physical memory, numbered from 0, holes included.
@@ -86,7 +86,7 @@ pub enum BootError {
     NoCpus,
 }
 
-/// The least frames that a [`Vm`] can manage: its own tables and one address space's.
+/// The least frames that a [`Vm`](crate::Vm) can manage: its own tables and one address space's.
 pub const FRAMES_MIN: u32 = 8;
 
 #[cfg(test)]
