@@ -50,6 +50,8 @@ pub struct Boot {
     pub policy: String,
     /// The size of the swap disk in bytes; 0 is a machine without one.
     pub swap_bytes: u64,
+    /// A file that says which accesses to swap shall fail, in the language of QEMU's `blkdebug`.
+    pub swap_faults: Option<PathBuf>,
     /// What chance starts from.
     pub seed: u64,
     /// Whether time is the number of instructions.
@@ -75,6 +77,7 @@ impl Default for Boot {
             nodes: 1,
             policy: "clock".to_owned(),
             swap_bytes: 1 << 30,
+            swap_faults: None,
             seed: 0,
             icount: false,
             compiler: None,
@@ -174,7 +177,7 @@ impl Boot {
             let swap = scratch.join("swap");
             // Sparse: it takes room on the host as it is used.
             File::create(&swap)?.set_len(self.swap_bytes)?;
-            disks.push(DiskFile::new(swap));
+            disks.push(DiskFile { faults: self.swap_faults.clone(), ..DiskFile::new(swap) });
         }
         Ok(Qemu {
             memory_bytes: memory_of_machine(self.memory_bytes, archive.len() as u64),

@@ -227,6 +227,63 @@ fn time_in_instructions_is_the_same_in_every_run() {
     assert!(one.number("/time/virtual_ns") > 0);
 }
 
+/// Builds a program that is for the kernel alone, and a machine that runs it.
+fn machine_with(name: &str, words: &[&str], directory: &Path) -> Option<Boot> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("user");
+    let built = directory.join(name);
+    let boot = machine(&[&[&format!("/bin/{name}")[..]], words].concat())?;
+    let compiler = boot.compiler.as_ref().expect("a machine has one").name();
+    let compiled = Command::new(compiler)
+        .args(["-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o"])
+        .arg(&built)
+        .arg(folder.join(format!("{name}.c")))
+        .status();
+    assert!(compiled.expect("the compiler runs").success(), "{name}.c");
+    Some(Boot { added: vec![built], ..boot })
+}
+
+/// A program ends at a page that its disk cannot give back; who needs none of those goes on.
+#[test]
+fn a_disk_that_cannot_be_read_kills_who_needs_it() {
+    let scratch = tempfile::tempdir().expect("there is a temporary directory");
+    for (fails, signal) in [("read", "Bus error"), ("write", "Killed")] {
+        let Some(boot) = machine_with("unreadable", &["48"], scratch.path()) else { return };
+        let faults = scratch.path().join(fails);
+        let rule =
+            format!("[inject-error]\nevent = \"none\"\niotype = \"{fails}\"\nerrno = \"5\"\n");
+        std::fs::write(&faults, rule).expect("it can be written");
+        let boot = Boot { memory_bytes: 24 << 20, swap_faults: Some(faults), ..boot };
+        let said = run_well(&boot);
+        let expected = format!("the child was killed by {signal}\nunreadable: done\n");
+        assert_eq!(said.output, expected, "{fails} fails");
+    }
+}
+
+/// The counts are exact, and the same wherever the same compilers made kernel and program. Other
+/// compilers may make a few instructions more or less of the same source.
+#[test]
+fn costs_are_what_they_were() {
+    let scratch = tempfile::tempdir().expect("there is a temporary directory");
+    let Some(boot) = machine_with("cost", &[], scratch.path()) else { return };
+    let said = run_well(&Boot { icount: true, swap_bytes: 0, ..boot });
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("user/expected/cost.txt");
+    if std::env::var_os("VELLUM_BLESS").is_some() {
+        std::fs::write(&path, &said.output).expect("it can be written");
+    }
+    let golden = std::fs::read_to_string(path).expect("it is in the repository");
+    let split = |text: &str| -> Vec<(String, Option<f64>)> {
+        let halves = text.lines().map(|line| line.rsplit_once(' ').unwrap_or((line, "")));
+        halves.map(|(name, count)| (name.trim().to_owned(), count.parse().ok())).collect()
+    };
+    let (then, now) = (split(&golden), split(&said.output));
+    assert_eq!(then.len(), now.len(), "{}", said.output);
+    for ((name, then), (same, now)) in then.iter().zip(&now) {
+        assert_eq!(name, same, "{}", said.output);
+        let ratio = now.unwrap_or(1.0) / then.unwrap_or(1.0);
+        assert!((0.97..1.03).contains(&ratio), "{name}: {then:?}, now {now:?}");
+    }
+}
+
 #[test]
 #[ignore = "takes a minute or two"]
 fn chance_finds_no_byte_that_is_not_as_written() {
