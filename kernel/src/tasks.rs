@@ -328,8 +328,9 @@ impl Tasks {
     }
 }
 
-/// Things that have a thread's or process's number.
-pub(crate) struct ByTid<T>(Vec<Option<T>>);
+/// Things that have a thread's or process's number. Numbers go up to 32,768 before they are used again,
+/// so those that are not in use take a word and no more.
+pub(crate) struct ByTid<T>(Vec<Option<Box<T>>>);
 
 impl<T> Default for ByTid<T> {
     fn default() -> ByTid<T> {
@@ -344,36 +345,36 @@ impl<T> ByTid<T> {
         if self.0.len() <= place {
             self.0.resize_with(place + 1, || None);
         }
-        self.0[place] = Some(item);
+        self.0[place] = Some(Box::new(item));
     }
 
     /// The one of that number, if there is one.
     #[inline]
     pub(crate) fn get(&self, tid: Tid) -> Option<&T> {
-        self.0.get(tid as usize)?.as_ref()
+        self.0.get(tid as usize)?.as_deref()
     }
 
     /// The one of that number, if there is one.
     #[inline]
     pub(crate) fn get_mut(&mut self, tid: Tid) -> Option<&mut T> {
-        self.0.get_mut(tid as usize)?.as_mut()
+        self.0.get_mut(tid as usize)?.as_deref_mut()
     }
 
     /// Takes it out.
     pub(crate) fn remove(&mut self, tid: Tid) -> Option<T> {
-        self.0.get_mut(tid as usize)?.take()
+        self.0.get_mut(tid as usize)?.take().map(|item| *item)
     }
 
     /// All, by number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Tid, &T)> {
         let all = self.0.iter().enumerate();
-        all.filter_map(|(tid, item)| Some((tid as Tid, item.as_ref()?)))
+        all.filter_map(|(tid, item)| Some((tid as Tid, item.as_deref()?)))
     }
 
     /// All, by number.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Tid, &mut T)> {
         let all = self.0.iter_mut().enumerate();
-        all.filter_map(|(tid, item)| Some((tid as Tid, item.as_mut()?)))
+        all.filter_map(|(tid, item)| Some((tid as Tid, item.as_deref_mut()?)))
     }
 }
 
