@@ -119,7 +119,8 @@ impl Kernel {
     /// Why there can be none, in a line.
     pub(crate) fn new(hardware: &mut Hardware, options: Options) -> Result<Kernel, String> {
         let cpus = hardware.cpus.len() as u32;
-        let memory = crate::memory_map::usable(&hardware.memory, options.memory_bytes);
+        let memory =
+            crate::memory_map::usable(&hardware.memory, hardware.frames, options.memory_bytes);
         let pc: &'static Pc = Box::leak(Box::new(Pc::new(cpus)));
         let disks = Disks::new(core::mem::take(&mut hardware.disks));
         let config = Config {

@@ -7,20 +7,21 @@ use vellum_mm::addr::{Frame, PAGE_BYTES};
 
 /// Memory for the memory manager.
 pub(crate) struct MemoryMap {
-    /// Frames, numbered from 0, up to the last usable one.
+    /// Frames, numbered from 0, up to the end of RAM: so far the direct map must reach.
     pub(crate) frames: u32,
     /// What of them is not usable.
     pub(crate) holes: Vec<Range<Frame>>,
 }
 
-/// The frames of `ranges`, which are in bytes and in order; no more than `limit` bytes of them.
-pub(crate) fn usable(ranges: &[Range<u64>], limit: Option<u64>) -> MemoryMap {
+/// The frames of `ranges`, which are in bytes and in order, among `frames` frames; no more than `limit`
+/// bytes of them.
+pub(crate) fn usable(ranges: &[Range<u64>], frames: u32, limit: Option<u64>) -> MemoryMap {
     let mut left = limit.map_or(u64::MAX, |bytes| bytes / PAGE_BYTES);
     let mut holes = Vec::new();
     let mut next = 0;
     for range in ranges {
         let start = range.start.div_ceil(PAGE_BYTES);
-        let end = (range.end / PAGE_BYTES).min(start.saturating_add(left)).min(u32::MAX.into());
+        let end = (range.end / PAGE_BYTES).min(start.saturating_add(left)).min(frames.into());
         if start >= end {
             continue;
         }
@@ -30,5 +31,6 @@ pub(crate) fn usable(ranges: &[Range<u64>], limit: Option<u64>) -> MemoryMap {
         }
         next = end;
     }
-    MemoryMap { frames: next as u32, holes }
+    holes.push(Frame(next as u32)..Frame(frames));
+    MemoryMap { frames, holes }
 }
