@@ -193,12 +193,15 @@ fn read<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Op
     }
     // All stay locked until the request is theirs: nobody may find one that reads for no request, and
     // the disk may not be done with one before.
-    let mut frames = [const { None }; IO_PAGES_MAX];
     let first = match take_frame(store, at, machine, slot) {
         Ok(first) => first?,
         Err(NoMemory) => return Some(Find::NoMemory),
     };
     let run = neighbours(store, slot);
+    if run.end.0 - run.start.0 == 1 {
+        return submit_read(store, at, machine, slot, &mut [Some(first)]);
+    }
+    let mut frames = [const { None }; IO_PAGES_MAX];
     let place = (slot.0 - run.start.0) as usize;
     frames[place] = Some(first);
     let (mut from, mut to) = (place, place + 1);
@@ -214,23 +217,34 @@ fn read<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Op
     while from > 0 && take(from - 1) {
         from -= 1;
     }
+    submit_read(store, at, machine, Slot(run.start.0 + from as u32), &mut frames[from..to])
+}
+
+/// Asks the disk to fill `frames`, all of them there, from `slot` on.
+#[inline]
+fn submit_read<'a, M: Machine>(
+    store: &'a Store,
+    at: At,
+    machine: &M,
+    slot: Slot,
+    frames: &mut [Option<Locked<'a>>],
+) -> Option<Find<'a>> {
     let mut numbers = [Frame(0); IO_PAGES_MAX];
-    for (number, frame) in numbers.iter_mut().zip(frames[from..to].iter().flatten()) {
+    for (number, frame) in numbers.iter_mut().zip(frames.iter().flatten()) {
         *number = frame.frame();
     }
-    let target = Target::Swap(Slot(run.start.0 + from as u32));
-    let submitted = store.submit(Direction::Read, target, &numbers[..to - from]);
+    let target = Target::Swap(slot);
+    let submitted = store.submit(Direction::Read, target, &numbers[..frames.len()]);
     let Some(request) = submitted else {
-        for frame in frames.into_iter().flatten() {
+        for frame in frames.iter_mut().filter_map(Option::take) {
             give_up(store, at, machine, frame);
         }
         return page_cache::wait_for_room(store);
     };
-    for frame in frames[from..to].iter_mut().flatten() {
+    for frame in frames.iter_mut().flatten() {
         frame.set_rmap(u64::from(request.0));
     }
-    drop(frames);
-    let pages = (to - from) as u32;
+    let pages = frames.len() as u32;
     store.counters(at).swapped_in.add(u64::from(pages));
     machine.happened(Event::Io { target, frame: numbers[0], pages, write: false });
     Some(Find::Wait { request, own: true })
