@@ -57,6 +57,7 @@ impl Flush {
     }
 
     /// Invalidates, then frees and lets go.
+    #[inline(always)] // else the frames' room is copied into a call
     pub fn finish<M: Machine>(mut self, store: &Store, at: At, machine: &M) {
         self.flush(store, at, machine);
     }
