@@ -19,7 +19,7 @@
 //!
 //! A use writes the page's times and moves nothing. The order is looked after when a victim is
 //! needed: pages without K uses wait in the ring of the young, the others in a calendar under the
-//! time of the K-th last use that was true when they were put there ([`calendar`](super::calendar)).
+//! time of the K-th last use that was true when they were put there (`calendar.rs`).
 //! A time only grows, so no page is filed later than it belongs; the calendar moves a page on when
 //! its day comes, at most once for each use. Over many evictions, a few steps each. 38 + 8 K bytes a
 //! frame; and 28 to 36 + 8 K a remembered page; and 8 a frame for correlated references.
