@@ -73,8 +73,7 @@ impl Observe for Lru {
     #[inline]
     fn touch(&mut self, frame: Frame) {
         if self.rings.is_linked(frame) {
-            self.rings.remove(&mut self.coldest, frame);
-            self.rings.insert_before(&mut self.coldest, frame);
+            self.rings.make_last(&mut self.coldest, frame);
         }
     }
 }

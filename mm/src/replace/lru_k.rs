@@ -18,20 +18,19 @@
 //! midst.
 //!
 //! A use writes the page's times and moves nothing. The order is looked after when a victim is
-//! needed: pages wait in the ring of the young until they are seen to have K uses, then in a heap
-//! under the time that was true when they were put there. The top of the heap is the victim if its
-//! time is still true, and sinks under its true time if not. A time only grows, so no page is lower
-//! than it pretends. A victim takes log4 of the number of frames in steps for each page so
-//! corrected, and a page is corrected at most once for each use. 36 + 8 K bytes a frame; and 28 to
-//! 36 + 8 K a remembered page; and 8 a frame for correlated references.
+//! needed: pages without K uses wait in the ring of the young, the others in a calendar under the
+//! time of the K-th last use that was true when they were put there (`calendar.rs`).
+//! A time only grows, so no page is filed later than it belongs; the calendar moves a page on when
+//! its day comes, at most once for each use. Over many evictions, a few steps each. 38 + 8 K bytes a
+//! frame; and 28 to 36 + 8 K a remembered page; and 8 a frame for correlated references.
 
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::board::{Board, Member};
+use super::calendar::Calendar;
 use super::ghosts::Ghosts;
-use super::heap::Heap;
 use super::{About, Observe, PageId, Parameters, Policy, Registered, Setting, Witness};
 use crate::addr::Frame;
 use crate::ring::Rings;
@@ -65,7 +64,7 @@ type History = [u64; K_MAX];
 pub struct LruK {
     rings: Rings,         // frames, and ghosts behind them
     young: Option<Frame>, // ring in order of loading; who is seen to have K uses leaves it
-    grown: Heap,          // by the time of the K-th last use, or an earlier one
+    grown: Calendar,      // by the time of the K-th last use
     times: Box<[u64]>,    // by frame and ghost: k, the latest first; 0 first if it is none
     last: Box<[u64]>,     // by frame: its last use, correlated or not; empty if none are
     pages: Box<[PageId]>, // by frame; empty if none are remembered
@@ -98,7 +97,7 @@ impl Registered for LruK {
         LruK {
             rings: Rings::new(first, frames + retained),
             young: None,
-            grown: Heap::new(frames),
+            grown: Calendar::new(first, frames),
             times: vec![0; (frames + retained) * k].into_boxed_slice(),
             last: vec![0; if correlated > 0 { frames } else { 0 }].into_boxed_slice(),
             pages: vec![PageId(0); if retained > 0 { frames } else { 0 }].into_boxed_slice(),
@@ -186,13 +185,18 @@ impl LruK {
 
     /// Puts a page that has this history, and is used now, into a frame.
     fn load(&mut self, frame: Frame, page: PageId, history: &History) {
-        self.rings.insert_before(&mut self.young, frame);
         let index = self.index_of(frame);
         self.now += 1;
         let (now, k) = (self.now, self.k);
         let times = self.times_of(index);
         times[0] = now;
         times[1..].copy_from_slice(&history[..k - 1]);
+        let kth = times[k - 1];
+        if kth > 0 {
+            self.grown.insert(&mut self.rings, frame, kth);
+        } else {
+            self.rings.insert_before(&mut self.young, frame);
+        }
         if self.correlated > 0 {
             self.last[index] = now;
         }
@@ -215,7 +219,7 @@ impl LruK {
             let kth = self.kth(index);
             if kth > 0 {
                 self.rings.remove(&mut self.young, frame);
-                self.grown.insert(index as u32, kth);
+                self.grown.insert(&mut self.rings, frame, kth);
             } else if self.is_settled(index) {
                 return Some(index);
             } else {
@@ -224,32 +228,36 @@ impl LruK {
         }
         let mut aside = None; // a ring of those that may not go
         let mut victim = None;
-        // Ends: each round returns, corrects one, or takes one out.
-        while let Some((key, index)) = self.grown.top() {
-            let kth = self.kth(index as usize);
-            if kth > key {
-                self.grown.raise_top(kth);
-            } else if self.is_settled(index as usize) {
-                victim = Some(index as usize);
+        // Ends: each round finds one or takes one out.
+        while let Some(frame) = self.first_grown() {
+            let index = self.index_of(frame);
+            if self.is_settled(index) {
+                victim = Some(index);
                 break;
-            } else {
-                unsettled = unsettled.or(Some(index as usize));
-                self.grown.remove(index);
-                self.rings.insert_before(&mut aside, Frame(self.first.0 + index));
             }
+            unsettled = unsettled.or(Some(index));
+            self.grown.remove(&mut self.rings, frame);
+            self.rings.insert_before(&mut aside, frame);
         }
         while let Some(frame) = aside {
             self.rings.remove(&mut aside, frame);
-            let index = self.index_of(frame);
-            self.grown.insert(index as u32, self.kth(index));
+            let kth = self.kth(self.index_of(frame));
+            self.grown.insert(&mut self.rings, frame, kth);
         }
         victim.or(unsettled)
     }
 
+    /// The frame whose K-th last use is longest ago, of those seen to have one.
+    #[inline]
+    fn first_grown(&mut self) -> Option<Frame> {
+        let (times, k) = (&self.times, self.k);
+        self.grown.first(&mut self.rings, |index| times[index * k + k - 1])
+    }
+
     /// Takes a frame out of the order.
     fn take(&mut self, frame: Frame, index: usize) {
-        if self.grown.contains(index as u32) {
-            self.grown.remove(index as u32);
+        if self.grown.contains(frame) {
+            self.grown.remove(&mut self.rings, frame);
         } else {
             self.rings.remove(&mut self.young, frame);
         }
@@ -260,8 +268,8 @@ impl LruK {
 
 impl Policy for LruK {
     fn insert(&mut self, frame: Frame, page: PageId) {
-        let index = self.index_checked(frame);
-        assert!(!self.grown.contains(index as u32), "{frame:?} is evictable already");
+        self.index_checked(frame);
+        assert!(!self.grown.contains(frame), "{frame:?} is evictable already");
         let history = self.recall(page);
         self.load(frame, page, &history);
     }

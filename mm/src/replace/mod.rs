@@ -36,6 +36,7 @@
 //! [`replace`]: Policy::replace
 
 pub mod board;
+mod calendar;
 mod chance;
 mod ghosts;
 mod heap;

@@ -97,9 +97,13 @@ impl<const N: usize> Queues<N> {
     #[inline]
     pub(super) fn requeue(&mut self, queue: usize, number: Frame) {
         let from = self.queue_of(number).expect("the frame is evictable, so it is in a queue");
-        if from == queue && self.fronts[queue] == Some(number) {
-            // The first becomes the last: the ring turns, and no link changes.
-            self.rings.rotate(&mut self.fronts[queue]);
+        if from == queue {
+            if self.fronts[queue] == Some(number) {
+                // The first becomes the last: the ring turns, and no link changes.
+                self.rings.rotate(&mut self.fronts[queue]);
+            } else {
+                self.rings.make_last(&mut self.fronts[queue], number);
+            }
             return;
         }
         self.rings.remove(&mut self.fronts[from], number);
