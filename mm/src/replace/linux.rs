@@ -214,9 +214,7 @@ impl Policy for Linux {
 
     fn show(&self, board: &mut dyn Board) {
         let referenced = |member: Member| match member.held {
-            Held::Frame(frame) if self.referenced[self.index_of(frame)] => {
-                member.with_label("ref")
-            }
+            Held::Frame(frame) if self.referenced[self.index_of(frame)] => member.with_label("ref"),
             _ => member,
         };
         board.list("inactive", &mut self.directory.members(INACTIVE).map(referenced));
