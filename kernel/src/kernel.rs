@@ -14,6 +14,7 @@ use spin::Mutex;
 use vellum_mm::frames::census::Census;
 use vellum_mm::machine::At;
 use vellum_mm::objects::io::RequestId;
+use vellum_mm::spaces::AddressSpace;
 use vellum_mm::{Config, Vm};
 
 use crate::arch::{Hardware, console, cpu};
@@ -170,6 +171,15 @@ impl Kernel {
     /// If there is no such thread.
     pub(crate) fn process(&mut self, tid: Tid) -> &mut Process {
         &mut self.tasks.processes[self.tasks.threads[tid].process]
+    }
+
+    /// The address space of a thread.
+    ///
+    /// # Panics
+    /// If there is no such thread.
+    pub(crate) fn space(&self, tid: Tid) -> &AddressSpace {
+        let process = &self.tasks.processes[self.tasks.threads[tid].process];
+        &self.tasks.spaces[process.space].as_ref().expect("a thread has a space").space
     }
 
     /// Puts a thread that waited into the queue.

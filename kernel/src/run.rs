@@ -107,8 +107,7 @@ impl Kernel {
     /// Lets this processor translate as a thread's process does.
     #[inline]
     fn load_space(&mut self, cpu: u32, tid: Tid) {
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         self.pc.load(cpu, Some(space.id()), space.root());
     }
 

@@ -35,8 +35,7 @@ impl Kernel {
 
     /// A word of a shared mapping is the same for all who map it.
     fn futex_key(&mut self, tid: Tid, address: u64) -> FutexKey {
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         let page = VirtAddr(address).page();
         let area = space.areas().find(page).filter(|area| area.sharing == Sharing::Shared);
         match area.map(|area| (area.backing, area.pages.start)) {

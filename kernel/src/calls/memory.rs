@@ -210,8 +210,7 @@ impl Kernel {
     }
 
     pub(crate) fn brk(&mut self, tid: Tid, end: u64) -> Answer {
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         let now = space.brk().0;
         if end == now || end < space.layout().brk_start.0 {
             return Ok(now);
@@ -261,8 +260,7 @@ impl Kernel {
     }
 
     fn covered(&mut self, tid: Tid, pages: Pages) -> Result<(), Errno> {
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         space.areas().covered(pages).map_err(|_| Errno::ENOMEM)
     }
 
@@ -284,8 +282,7 @@ impl Kernel {
     pub(crate) fn mincore(&mut self, tid: Tid, address: u64, bytes: u64, to: u64) -> Answer {
         let pages = range(address, bytes)?;
         self.covered(tid, pages)?;
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         let resident: Vec<u8> = pages
             .iter()
             .map(|page| u8::from(is_resident(&self.vm, self.pc, space, page)))
@@ -319,8 +316,7 @@ impl Kernel {
 
     /// Makes a locked page resident: by a write where that would be a copy of its own.
     fn bring_in(&mut self, tid: Tid, page: Page) -> Result<(), Halt> {
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         let area = space.areas().find(page).ok_or(Errno::ENOMEM)?;
         let write = area.permits(Access::Write) && area.is_private();
         let access = if write { Access::Write } else { Access::Read };
@@ -340,8 +336,7 @@ impl Kernel {
     }
 
     fn areas_of(&mut self, tid: Tid) -> Vec<Pages> {
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         space.areas().iter().map(|area| area.pages).collect()
     }
 
@@ -409,8 +404,7 @@ impl Kernel {
     }
 
     pub(crate) fn shmdt(&mut self, tid: Tid, address: u64) -> Answer {
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         let area = space.areas().find(VirtAddr(address).page()).copied();
         let is_segment = |area: &Vma| match area.backing {
             Backing::File { file, offset: 0 } => {

@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as nr;
 
+use super::system::usage_bytes;
 use super::{Answer, Arguments, Errno, Halt, SIGCHLD};
 use crate::arch::user::Context;
 use crate::kernel::Kernel;
 use crate::signals::{Info, Pending};
 use crate::tasks::{End, Process, State, Thread, Tid, Wait};
-use crate::words::Words;
 
 /// The parent of the first process, and of those whose parent has ended.
 const NOBODY: Tid = 0;
@@ -307,10 +307,7 @@ impl Kernel {
             self.copy_out(tid, status, &end.status().to_le_bytes())?;
         }
         if usage != 0 {
-            let mut words = Words::default();
-            words.zeros(32).u64(peak * 4).zeros(24).u64(minor).u64(major);
-            words.zeros(144 - words.bytes().len());
-            self.copy_out(tid, usage, words.bytes())?;
+            self.copy_out(tid, usage, &usage_bytes(peak, minor, major))?;
         }
         self.tasks.processes.remove(pid);
         let faults = &mut self.process(tid).children_faults;

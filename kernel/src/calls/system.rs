@@ -70,14 +70,9 @@ impl Kernel {
             -1 => (process.children_faults.0, process.children_faults.1, 0),
             _ => return Err(Errno::EINVAL.into()),
         };
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         let peak = peak.max(space.resident_peak());
-        let mut words = Words::default();
-        // Two times; then sizes in KiB of which only the peak is kept; then faults.
-        words.zeros(32).u64(peak * PAGE_BYTES / 1024).zeros(24).u64(minor).u64(major);
-        words.zeros(144 - words.bytes().len());
-        self.copy_out(tid, to, words.bytes())?;
+        self.copy_out(tid, to, &usage_bytes(peak, minor, major))?;
         Ok(0)
     }
 
@@ -126,8 +121,7 @@ impl Kernel {
         if new != 0 {
             self.word_in(tid, new)?; // limits are as they are: asked for less, nothing changes
         }
-        let slot = self.process(tid).space;
-        let space = &self.tasks.spaces[slot].as_ref().expect("a thread has a space").space;
+        let space = self.space(tid);
         let limit = match resource as u32 {
             nr::RLIMIT_STACK => space.layout().stack_bytes_max,
             nr::RLIMIT_NOFILE => 1024,
@@ -162,4 +156,12 @@ pub(crate) fn set_base(context: &mut Context, code: u64, address: u64) -> Answer
         _ => return Err(Halt::Errno(Errno::EINVAL)),
     }
     Ok(0)
+}
+
+/// `struct rusage`: two times, which are not kept; sizes in KiB, of which only the peak is; faults.
+pub(crate) fn usage_bytes(peak_pages: u64, minor: u64, major: u64) -> [u8; 144] {
+    let mut words = Words::default();
+    words.zeros(32).u64(peak_pages * PAGE_BYTES / 1024).zeros(24).u64(minor).u64(major);
+    words.zeros(144 - words.bytes().len());
+    words.bytes().try_into().expect("144 bytes")
 }
