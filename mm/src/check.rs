@@ -204,7 +204,9 @@ impl<M: Machine> Found<'_, M> {
                 Kind::Table => tables += 1,
                 Kind::Words => words += 1,
                 Kind::Anon | Kind::File => {
-                    nodes += u64::from(locked.state().mapped().saturating_sub(1));
+                    if !locked.state().has(Flags::READING) {
+                        nodes += rmap::nodes(self.machine, &locked);
+                    }
                     self.frame(&locked, requests);
                 }
                 Kind::Reserved => {}

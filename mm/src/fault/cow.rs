@@ -4,17 +4,18 @@
 //! it keeps it and copies nothing.
 
 use super::resolve::{Resolved, Scene, Stop, map_new_anon};
-use crate::addr::Frame;
+use crate::addr::{Frame, Pages};
 use crate::event::Event;
 use crate::frames::rmap;
 use crate::frames::table::Flags;
 use crate::machine::Machine;
+use crate::objects::flush::settle;
 use crate::objects::store::Resides;
-use crate::objects::{Flush, swap};
+use crate::objects::swap;
 use crate::spaces::AddressSpace;
 use crate::spaces::protect::is_sole;
-use crate::spaces::unmap::dropped;
-use crate::spaces::vma::Vma;
+use crate::spaces::unmap::note_use;
+use crate::spaces::vma::{Vma, VmaFlags};
 use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, WRITE};
 
 #[inline(never)]
@@ -44,7 +45,7 @@ pub(super) fn copy_on_write<M: Machine>(
     }
     // Taken out first: `map_new_anon` then finds an empty entry. If it fails, it is put back.
     let old = x86::swap(word, Entry(0));
-    machine.invalidate(space.id(), crate::addr::Pages::at(page, 1));
+    machine.invalidate(space.id(), Pages::at(page, 1));
     let copied = map_new_anon(scene, space, area, |to| machine.copy(frame, to));
     let to = match copied {
         Ok(to) => to,
@@ -56,12 +57,19 @@ pub(super) fn copy_on_write<M: Machine>(
     store.resident_down(space.id(), Resides::from(locked.state().kind()));
     let entry_at = x86::entry_at(leaf, page);
     rmap::remove(&store.frames, at, machine, &mut locked, entry_at);
-    let mut flush = Flush::new(space.id());
-    if locked.state().pins() > 0 && area.flags.contains(crate::spaces::vma::VmaFlags::LOCKED) {
+    let unpinned = locked.state().pins() > 0 && area.flags.contains(VmaFlags::LOCKED);
+    if unpinned {
         locked.unpin();
     }
-    dropped(store, at, machine, locked, old, &mut flush);
-    flush.finish(store, at, machine);
+    note_use(&mut locked, old);
+    // No TLB knows the old entry any more. What others still map needs nothing; and while a flush of
+    // theirs holds the frame, that decides.
+    let state = locked.state();
+    if state.holds() == 0 && (unpinned || state.mapped() == 0) {
+        settle(store, at, machine, locked);
+    } else {
+        drop(locked);
+    }
     store.counters(at).copy_on_write.add(1);
     machine.happened(Event::Copy { space: space.id(), page, from: frame, to, read: false });
     Ok(Resolved::Copied)

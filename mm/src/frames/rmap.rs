@@ -2,13 +2,18 @@
 //!
 //! A mapping is recorded as the place of its entry, so that eviction reaches the entry without walking
 //! any table; the table's own descriptor tells the space and the page. A frame mapped once, the usual
-//! case, keeps the place in its own descriptor. Further mappings are nodes of a list whose tail is such
-//! an inline place:
+//! case, keeps the place in its own descriptor. So does one that `fork` has shared: the child's entry
+//! has the same index in another table, and two tables and an index fit in a word. Further mappings are
+//! nodes of a list whose tail is one of these:
 //!
 //! ```text
 //!     one mapping      rmap ── at(entry A)
-//!     three mappings   rmap ── node[entry C] ── node[entry B] ── at(entry A)
+//!     after a fork     rmap ── pair(entries B and A)
+//!     four mappings    rmap ── node[entry D] ── node[entry C] ── pair(entries B and A)
 //! ```
+//!
+//! Only `fork` makes a pair, of a frame that is mapped once. So a frame whose list has none, and which
+//! another entry of the same address space maps, never gets one: what [`unpair`] has done lasts.
 //!
 //! Nodes are 16 bytes and live in frames of kind `Words`, 256 a frame, so the map needs no heap. A
 //! frame of nodes goes back to its zone with its last node.
@@ -17,7 +22,8 @@
 //! reclaims one, since the caller holds a lock.
 //!
 //! Cost: adding is one store or one node; removing searches the list, newest first, which is where a
-//! child that exits before its parent stands.
+//! child that exits before its parent stands. A pair needs tables below 256 GiB of RAM; above it a
+//! fork makes nodes.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -47,18 +53,60 @@ impl EntryAt {
         Frame((self.0 >> 9) as u32)
     }
 
+    /// The place of the entry after it.
+    ///
+    /// After the last of a table, a place that is of no use.
+    #[must_use]
+    pub const fn next(self) -> EntryAt {
+        EntryAt(self.0 + 1)
+    }
+
     /// The index in the table.
     pub const fn index(self) -> usize {
         (self.0 & 0x1ff) as usize
     }
 }
 
-/// A link of the list: nothing, an entry in place, or a node.
+/// A link of the list: nothing, an entry or two in place, or a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Link {
     End,
     At(EntryAt),
+    Pair(Pair),
     Node(Node),
+}
+
+/// Two entries with one index: 9 bits of it, 26 of the newer table, 26 of the older.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Pair(u64);
+
+const PLACE_BITS: u32 = 35;
+const INDEX_MASK: u64 = TABLE_ENTRIES as u64 - 1;
+
+impl Pair {
+    #[inline]
+    const fn of(newer: EntryAt, older: EntryAt) -> Option<Pair> {
+        let fits = (newer.0 | older.0) >> PLACE_BITS == 0;
+        if fits && newer.index() == older.index() {
+            Some(Pair(newer.0 | (older.0 >> 9) << PLACE_BITS))
+        } else {
+            None
+        }
+    }
+
+    const fn newer(self) -> EntryAt {
+        EntryAt(self.0 & ((1 << PLACE_BITS) - 1))
+    }
+
+    const fn older(self) -> EntryAt {
+        EntryAt((self.0 >> PLACE_BITS) << 9 | self.0 & INDEX_MASK)
+    }
+
+    /// The entry that is left without `gone`, if that is one of them.
+    fn without(self, gone: EntryAt) -> Option<EntryAt> {
+        let (newer, older) = (self.newer(), self.older());
+        if newer == gone { Some(older) } else { (older == gone).then_some(newer) }
+    }
 }
 
 /// Number of a node: 256 times its frame, plus its place there.
@@ -70,7 +118,8 @@ impl Link {
         match word & 0b11 {
             0 => Link::End,
             1 => Link::At(EntryAt(word >> 2)),
-            _ => Link::Node(Node(word >> 2)),
+            2 => Link::Node(Node(word >> 2)),
+            _ => Link::Pair(Pair(word >> 2)),
         }
     }
 
@@ -79,6 +128,7 @@ impl Link {
             Link::End => 0,
             Link::At(entry) => entry.0 << 2 | 1,
             Link::Node(node) => node.0 << 2 | 2,
+            Link::Pair(pair) => pair.0 << 2 | 3,
         }
     }
 }
@@ -139,6 +189,60 @@ pub fn add<M: Machine>(
     Ok(())
 }
 
+/// As [`add`], for the entry that a fork makes, whose index is that of the entry that it copies.
+///
+/// # Errors
+/// As [`add`].
+#[inline]
+pub fn share<M: Machine>(
+    frames: &Frames,
+    at: At,
+    machine: &M,
+    frame: &mut Locked<'_>,
+    entry: EntryAt,
+) -> Result<(), NoMemory> {
+    if let Link::At(only) = Link::decode(frame.rmap())
+        && let Some(pair) = Pair::of(entry, only)
+    {
+        frame.set_rmap(Link::Pair(pair).encode());
+        frame.mapped_up();
+        return Ok(());
+    }
+    add(frames, at, machine, frame, entry)
+}
+
+/// Makes nodes of a pair, so that [`replace`] can move either of its entries.
+///
+/// # Errors
+/// If no frame is free for a node; nothing has changed then.
+pub fn unpair<M: Machine>(
+    frames: &Frames,
+    at: At,
+    machine: &M,
+    frame: &mut Locked<'_>,
+) -> Result<(), NoMemory> {
+    let mut before: Option<Node> = None;
+    let mut link = Link::decode(frame.rmap());
+    while let Link::Node(node) = link {
+        before = Some(node);
+        link = node.next(machine);
+    }
+    if let Link::Pair(pair) = link {
+        let node = frames.nodes.alloc(frames, at, machine)?;
+        node.set(machine, pair.newer(), Link::At(pair.older()));
+        set_next(machine, frame, before, Link::Node(node));
+    }
+    Ok(())
+}
+
+/// Sets what follows `before`; if that is none, the start of the list.
+fn set_next(machine: &impl Memory, frame: &mut Locked<'_>, before: Option<Node>, link: Link) {
+    match before {
+        Some(before) => before.set(machine, before.entry(machine), link),
+        None => frame.set_rmap(link.encode()),
+    }
+}
+
 /// Forgets that `entry` maps the locked frame.
 ///
 /// # Panics
@@ -153,6 +257,9 @@ pub fn remove<M: Machine>(
 ) {
     match Link::decode(frame.rmap()) {
         Link::At(only) if only == entry => frame.set_rmap(0),
+        Link::Pair(pair) if let Some(other) = pair.without(entry) => {
+            frame.set_rmap(Link::At(other).encode());
+        }
         first => remove_from_list(frames, at, machine, frame, first, entry),
     }
     frame.mapped_down();
@@ -170,8 +277,13 @@ fn remove_from_list<M: Machine>(
     let mut link = first;
     // Ends at the list's end: the list is as long as the mapped count.
     loop {
-        let Link::Node(node) = link else {
-            panic!("{entry:?} is not in the reverse map of {:?}", frame.frame());
+        let node = match link {
+            Link::Node(node) => node,
+            Link::Pair(pair) if let Some(other) = pair.without(entry) => {
+                set_next(machine, frame, before, Link::At(other));
+                return;
+            }
+            _ => panic!("{entry:?} is not in the reverse map of {:?}", frame.frame()),
         };
         let next = node.next(machine);
         // The node goes if it holds the entry, or if the inline tail behind it does: its own entry
@@ -185,10 +297,7 @@ fn remove_from_list<M: Machine>(
             link = next;
             continue;
         };
-        match before {
-            Some(before) => before.set(machine, before.entry(machine), rest),
-            None => frame.set_rmap(rest.encode()),
-        }
+        set_next(machine, frame, before, rest);
         frames.nodes.free(frames, at, machine, node);
         return;
     }
@@ -197,19 +306,18 @@ fn remove_from_list<M: Machine>(
 /// Records that the mapping at `old` has moved to `new`.
 ///
 /// # Panics
-/// If `old` was not recorded.
+/// If `old` was not recorded, or is one of a pair: see [`unpair`].
 pub fn replace<M: Machine>(machine: &M, frame: &mut Locked<'_>, old: EntryAt, new: EntryAt) {
     let mut before: Option<Node> = None;
     let mut link = Link::decode(frame.rmap());
     loop {
         match link {
-            Link::End => panic!("{old:?} is not in the reverse map of {:?}", frame.frame()),
+            Link::End | Link::Pair(_) => {
+                panic!("{old:?} is not in the reverse map of {:?}", frame.frame())
+            }
             Link::At(only) => {
                 assert!(only == old, "{old:?} is not in the reverse map of {:?}", frame.frame());
-                match before {
-                    Some(node) => node.set(machine, node.entry(machine), Link::At(new)),
-                    None => frame.set_rmap(Link::At(new).encode()),
-                }
+                set_next(machine, frame, before, Link::At(new));
                 return;
             }
             Link::Node(node) if node.entry(machine) == old => {
@@ -236,11 +344,25 @@ pub fn entries<'a, M: Machine>(
             link = Link::End;
             Some(entry)
         }
+        Link::Pair(pair) => {
+            link = Link::At(pair.older());
+            Some(pair.newer())
+        }
         Link::Node(node) => {
             link = node.next(machine);
             Some(node.entry(machine))
         }
     })
+}
+
+/// Number of nodes in the list of the locked frame.
+pub(crate) fn nodes<M: Machine>(machine: &M, frame: &Locked<'_>) -> u64 {
+    let start = Link::decode(frame.rmap());
+    let links = core::iter::successors(Some(start), |link| match link {
+        Link::Node(node) => Some(node.next(machine)),
+        _ => None,
+    });
+    links.filter(|link| matches!(link, Link::Node(_))).count() as u64
 }
 
 /// The nodes of all reverse maps: frames of 256, those with a free node in a ring.

@@ -91,7 +91,7 @@ impl Drop for Flush {
 }
 
 /// Decides what becomes of a frame that has lost mappings, now that no TLB knows them.
-fn settle<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) {
+pub(crate) fn settle<M: Machine>(store: &Store, at: At, machine: &M, mut frame: Locked<'_>) {
     let state = frame.state();
     let under_io = state.has_any(Flags::READING | Flags::WRITING);
     if state.mapped() == 0 {

@@ -245,6 +245,14 @@ impl Store {
         self.gone[space.0 as usize].swap(0, Relaxed)
     }
 
+    /// Counts `more` pages of a space.
+    pub(crate) fn resident_up_by(&self, space: SpaceId, more: Resident) {
+        let counts = &self.resident[space.0 as usize];
+        for (count, more) in counts.iter().zip([more.anon, more.file, more.swapped]) {
+            count.fetch_add(more, Relaxed);
+        }
+    }
+
     /// Counts `gone` pages less of a space.
     pub(crate) fn resident_down_by(&self, space: SpaceId, gone: Resident) {
         let counts = &self.resident[space.0 as usize];

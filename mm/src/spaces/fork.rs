@@ -4,16 +4,19 @@
 //! found again through their file, at the next fault, as on Linux. In both copies the right to write
 //! goes, so that the first write to either faults and copies.
 
+use core::sync::atomic::AtomicU64;
+
 use super::space::AddressSpace;
 use super::unmap::destroy;
-use super::vma::{Backing, Sharing, Vma, VmaFlags};
+use super::vma::{Backing, Vma, VmaFlags};
 use crate::addr::{Frame, Page, Pages};
+use crate::frames::rmap::EntryAt;
 use crate::frames::table::Kind;
 use crate::frames::{NoMemory, rmap};
 use crate::machine::{At, Machine};
-use crate::objects::store::Resides;
+use crate::objects::store::{Resident, Resides};
 use crate::objects::{Flush, Store};
-use crate::translate::x86_64::{self as x86, Holds, WRITE};
+use crate::translate::x86_64::{self as x86, Entry, Holds, WRITE};
 
 /// Copies `parent`; pages are shared until written.
 ///
@@ -38,17 +41,13 @@ pub fn fork<M: Machine>(
     debug_assert!(unlock.is_ok(), "areas that become more alike do not become more");
     drop_unforked(&mut child, all);
     let mut flush = Flush::new(parent.id());
-    let mut copy = || -> Result<(), NoMemory> {
-        for area in parent.areas.iter() {
-            let wiped = area.flags.intersects(VmaFlags::DONT_FORK | VmaFlags::WIPE_ON_FORK);
-            if area.sharing == Sharing::Private && !wiped && has_anon(store, machine, parent, area)
-            {
-                copy_area(store, at, machine, parent, &mut child, area, &mut flush)?;
-            }
-        }
-        Ok(())
+    let mut sharing = Sharer { store, at, machine, child: &mut child, flush: &mut flush };
+    let is_copied = |area: &&Vma| {
+        let wiped = area.flags.intersects(VmaFlags::DONT_FORK | VmaFlags::WIPE_ON_FORK);
+        area.is_private() && !wiped && has_anon(store, machine, parent, area)
     };
-    let copied = copy();
+    let mut areas = parent.areas.iter().filter(is_copied);
+    let copied = areas.try_for_each(|area| sharing.area(parent, area));
     flush.finish(store, at, machine);
     if let Err(NoMemory) = copied {
         destroy(store, at, machine, child);
@@ -79,89 +78,117 @@ fn has_anon<M: Machine>(store: &Store, machine: &M, space: &AddressSpace, area: 
             Holds::Frame(frame) if frame == store.zero => return false,
             Holds::Frame(_) if area.backing == Backing::Anonymous => return true,
             Holds::Frame(frame) => {
-                let locked = store.frames.table.lock(frame);
-                // Otherwise evicted before it was locked: the entry tells where to.
+                let kind = store.frames.table.peek(frame).kind();
+                // Otherwise evicted before it was looked at: the entry tells where to. It cannot have
+                // come back, since only faults of this space would bring it.
                 if x86::load(word).holds() == Holds::Frame(frame) {
-                    return locked.state().kind() == Kind::Anon;
+                    return kind == Kind::Anon;
                 }
             }
         }
     };
     let mut found = false;
     x86::for_leaves(machine, space.root(), area.pages, |leaf, part| {
-        found = found || part.iter().any(|page| is_anon(x86::word(machine, leaf, page)));
+        found = found || x86::words(machine, leaf, part).iter().any(is_anon);
     });
     found
 }
 
-fn copy_area<M: Machine>(
-    store: &Store,
+/// What gives a child its parent's pages.
+struct Sharer<'a, M> {
+    store: &'a Store,
     at: At,
-    machine: &M,
-    parent: &AddressSpace,
-    child: &mut AddressSpace,
-    area: &Vma,
-    flush: &mut Flush,
-) -> Result<(), NoMemory> {
-    let mut result = Ok(());
-    x86::for_leaves(machine, parent.root(), area.pages, |leaf, part| {
-        if result.is_ok() {
-            result = copy_leaf(store, at, machine, child, leaf, part, flush);
-        }
-    });
-    result
+    machine: &'a M,
+    child: &'a mut AddressSpace,
+    flush: &'a mut Flush,
 }
 
-fn copy_leaf<M: Machine>(
-    store: &Store,
-    at: At,
-    machine: &M,
-    child: &mut AddressSpace,
-    leaf: Frame,
-    part: Pages,
-    flush: &mut Flush,
-) -> Result<(), NoMemory> {
-    for page in part.iter() {
-        let from = x86::word(machine, leaf, page);
-        if x86::load(from).0 == 0 {
-            continue;
+impl<M: Machine> Sharer<'_, M> {
+    fn area(&mut self, parent: &AddressSpace, area: &Vma) -> Result<(), NoMemory> {
+        let mut result = Ok(());
+        x86::for_leaves(self.machine, parent.root(), area.pages, |leaf, part| {
+            if result.is_ok() {
+                result = self.leaf(leaf, part);
+            }
+        });
+        result
+    }
+
+    /// The entries of `part` in the table `leaf`.
+    fn leaf(&mut self, leaf: Frame, part: Pages) -> Result<(), NoMemory> {
+        let (store, machine) = (self.store, self.machine);
+        let from = x86::words(machine, leaf, part);
+        if from.iter().all(|word| x86::load(word).0 == 0) {
+            return Ok(());
         }
-        let child_leaf = child.make_leaf(store, at, machine, page)?;
-        let to = x86::word(machine, child_leaf, page);
-        // An eviction may turn a present entry into a swap entry until its frame is locked.
-        loop {
-            let entry = x86::load(from);
-            match entry.holds() {
-                Holds::Empty => break,
-                Holds::Swapped(slot) => {
-                    store.swap.duplicate(slot);
-                    x86::store(to, entry);
-                    store.resident_up(child.id(), Resides::Swapped);
-                    break;
-                }
-                Holds::Frame(frame) if frame == store.zero => {
-                    x86::store(to, entry);
-                    break;
-                }
-                Holds::Frame(frame) => {
-                    let mut locked = store.frames.table.lock(frame);
-                    if x86::load(from).holds() != Holds::Frame(frame) {
-                        continue;
-                    }
-                    let place = x86::entry_at(child_leaf, page);
-                    rmap::add(&store.frames, at, machine, &mut locked, place)?;
-                    let old = x86::change(from, WRITE, 0);
-                    if old.has(WRITE) {
-                        flush.page(page);
-                    }
-                    x86::store(to, x86::Entry(old.0 & !WRITE));
-                    store.resident_up(child.id(), Resides::from(locked.state().kind()));
+        let child_leaf = self.child.make_leaf(store, self.at, machine, part.start)?;
+        let to = x86::words(machine, child_leaf, part);
+        // A page may be evicted, and counted out, as soon as it is there. So all that may come are
+        // counted in before, and those that did not come are taken back.
+        let most = part.count();
+        let mut surplus = Resident { anon: most, file: most, swapped: most };
+        store.resident_up_by(self.child.id(), surplus);
+        let mut place = x86::entry_at(child_leaf, part.start);
+        let mut weakened = false;
+        let mut result = Ok(());
+        for (from, to) in from.iter().zip(to) {
+            match self.entry(from, to, place, &mut surplus) {
+                Ok(had_write) => weakened |= had_write,
+                error => {
+                    result = error.map(|_| ());
                     break;
                 }
             }
+            place = place.next();
+        }
+        if weakened {
+            self.flush.range(part);
+        }
+        store.resident_down_by(self.child.id(), surplus);
+        result
+    }
+
+    /// One entry, which the child gets at `place`: what it costs, a fork costs a thousand times.
+    /// Whether the parent has lost the right to write.
+    #[inline(always)]
+    fn entry(
+        &mut self,
+        from: &AtomicU64,
+        to: &AtomicU64,
+        place: EntryAt,
+        surplus: &mut Resident,
+    ) -> Result<bool, NoMemory> {
+        let store = self.store;
+        loop {
+            let entry = x86::load(from);
+            match entry.holds() {
+                Holds::Empty => {}
+                Holds::Frame(frame) if frame == store.zero => x86::store(to, entry),
+                Holds::Frame(frame) => {
+                    let mut locked = store.frames.table.lock(frame);
+                    if x86::load(from).holds() != Holds::Frame(frame) {
+                        continue; // evicted before it was locked: a swap entry by now
+                    }
+                    rmap::share(&store.frames, self.at, self.machine, &mut locked, place)?;
+                    x86::store(to, Entry(entry.0 & !WRITE));
+                    match Resides::from(locked.state().kind()) {
+                        Resides::Anon => surplus.anon -= 1,
+                        _ => surplus.file -= 1,
+                    }
+                    if entry.has(WRITE) {
+                        x86::clear(from, WRITE);
+                        return Ok(true);
+                    }
+                }
+                Holds::Swapped(slot) => {
+                    store.swap.duplicate(slot);
+                    x86::store(to, entry);
+                    surplus.swapped -= 1;
+                }
+            }
+            return Ok(false);
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -169,6 +196,7 @@ mod tests {
     use super::*;
     use crate::machine::Access;
     use crate::objects::file::Medium;
+    use crate::spaces::vma::Sharing;
     use crate::testing::{AT, Bench};
 
     const PAGE: Page = Page(0x1000);
@@ -212,7 +240,10 @@ mod tests {
         let mut child = bench.fork(&mut parent);
         bench.touch(&mut child, PAGE.up(4), Access::Write).unwrap();
         bench.touch(&mut child, PAGE.up(5), Access::Read).unwrap();
-        assert!(bench.vm.census().words > 0, "a second mapping needs a link");
+        assert_eq!(bench.vm.census().words, before.words, "two mappings need no link");
+        let grandchild = bench.fork(&mut child);
+        assert!(bench.vm.census().words > before.words, "a third mapping needs one");
+        bench.vm.destroy(AT, &bench.ram, grandchild);
         bench.vm.destroy(AT, &bench.ram, child);
         assert_eq!(bench.vm.census(), before);
         assert_eq!(bench.vm.store().swap.used(), slots);

@@ -105,8 +105,8 @@ fn move_range<M: Machine>(
     let new = map(store, at, machine, space, request)?;
     let advise = space.areas.change(new, |vma| vma.advice = part.advice);
     advise.expect("room for the cuts was checked");
-    // Every leaf table first: once entries move, nothing may fail.
-    if make_leaves(store, at, machine, space, old, new.start).is_err() {
+    // All that needs memory first: once entries move, nothing may fail.
+    if make_ready(store, at, machine, space, old, new.start).is_err() {
         unmap(store, at, machine, space, new)?;
         return Err(Refused::NoMemory);
     }
@@ -121,8 +121,9 @@ fn move_range<M: Machine>(
     Ok(new)
 }
 
-/// Makes the leaf tables for where the entries of `old` will go.
-fn make_leaves<M: Machine>(
+/// Makes the leaf tables for where the entries of `old` will go, and lets the reverse map of each frame
+/// have entries with any index.
+fn make_ready<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
@@ -131,9 +132,24 @@ fn make_leaves<M: Machine>(
     new: Page,
 ) -> Result<(), crate::frames::NoMemory> {
     for page in old.iter() {
-        let used = space.leaf(machine, page);
-        if used.is_some_and(|leaf| x86::load(x86::word(machine, leaf, page)).0 != 0) {
-            space.make_leaf(store, at, machine, Page(new.0 + (page.0 - old.start.0)))?;
+        let Some(leaf) = space.leaf(machine, page) else { continue };
+        let word = x86::word(machine, leaf, page);
+        let mut entry = x86::load(word);
+        if entry.0 == 0 {
+            continue;
+        }
+        space.make_leaf(store, at, machine, Page(new.0 + (page.0 - old.start.0)))?;
+        // Ends: an entry changes but once, when its page is evicted.
+        while let Holds::Frame(frame) = entry.holds()
+            && frame != store.zero
+        {
+            let mut locked = store.frames.table.lock(frame);
+            let now = x86::load(word);
+            if now.holds() == entry.holds() {
+                rmap::unpair(&store.frames, at, machine, &mut locked)?;
+                break;
+            }
+            entry = now;
         }
     }
     Ok(())

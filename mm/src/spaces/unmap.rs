@@ -9,7 +9,7 @@ use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine};
 use crate::objects::store::{Resident, Resides};
 use crate::objects::{Flush, Store, swap};
-use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds, LEAF_PAGES};
+use crate::translate::x86_64::{self as x86, ACCESSED, DIRTY, Entry, Holds};
 
 /// Takes `pages` out of the space: areas, entries, and tables that no area needs any more.
 ///
@@ -103,9 +103,7 @@ pub(super) fn clear<M: Machine>(
     let locked_area = area.flags.contains(VmaFlags::LOCKED);
     let mut gone = Resident::default();
     x86::for_leaves(machine, space.root(), pages, |leaf, part| {
-        let table = machine.table(leaf);
-        let first = (part.start.0 % LEAF_PAGES) as usize;
-        for (i, word) in table[first..first + part.count() as usize].iter().enumerate() {
+        for (i, word) in x86::words(machine, leaf, part).iter().enumerate() {
             let entry = x86::load(word);
             match entry.holds() {
                 Holds::Empty => {}
@@ -151,6 +149,17 @@ pub(super) fn clear<M: Machine>(
     store.resident_down_by(space.id(), gone);
 }
 
+/// What the entry that a frame has lost knew, the frame must know now.
+#[inline]
+pub(crate) fn note_use(frame: &mut Locked<'_>, old: Entry) {
+    if old.has(DIRTY) {
+        frame.set(Flags::DIRTY);
+    }
+    if frame.state().kind() == Kind::File && old.has(ACCESSED) && !old.has(x86::NO_RECENCY) {
+        frame.set(Flags::REFERENCED);
+    }
+}
+
 /// Hands a frame that has just lost the mapping `old` to `flush`, which decides what becomes of it
 /// when no TLB knows the mapping any more.
 pub(crate) fn dropped<M: Machine>(
@@ -161,9 +170,7 @@ pub(crate) fn dropped<M: Machine>(
     old: Entry,
     flush: &mut Flush,
 ) {
-    if old.has(DIRTY) {
-        frame.set(Flags::DIRTY);
-    }
+    note_use(&mut frame, old);
     let state = frame.state();
     let elsewhere = Flags::IN_SWAP | Flags::READING | Flags::WRITING;
     if state.kind() == Kind::Anon
@@ -174,10 +181,6 @@ pub(crate) fn dropped<M: Machine>(
         // Nobody else can find it: it may end at once, and be free after the flush.
         store.release_after(at, machine, frame, flush);
         return;
-    }
-    // What the entry of a file's page knew, the frame must know now.
-    if state.kind() == Kind::File && old.has(ACCESSED) && !old.has(x86::NO_RECENCY) {
-        frame.set(Flags::REFERENCED);
     }
     frame.hold();
     let number = frame.frame();

@@ -119,6 +119,16 @@ pub fn word<M: Memory>(machine: &M, leaf: Frame, page: Page) -> &AtomicU64 {
     &machine.table(leaf)[index(page, 1)]
 }
 
+/// The words of `part`, which lies in the region of `leaf`.
+///
+/// # Panics
+/// If it does not.
+#[inline]
+pub fn words<M: Memory>(machine: &M, leaf: Frame, part: Pages) -> &[AtomicU64] {
+    let first = index(part.start, 1);
+    &machine.table(leaf)[first..first + part.count() as usize]
+}
+
 /// The value of `word`.
 #[inline]
 pub fn load(word: &AtomicU64) -> Entry {
@@ -145,6 +155,12 @@ pub fn change(word: &AtomicU64, clear: u64, set: u64) -> Entry {
         word.fetch_update(AcqRel, Acquire, |old| Some((old & !clear) | set))
             .unwrap_or_else(|same| same),
     )
+}
+
+/// Clears bits of an entry that processors may be using.
+#[inline]
+pub fn clear(word: &AtomicU64, bits: u64) {
+    word.fetch_and(!bits, AcqRel);
 }
 
 /// Replaces the entry `old` by `new`, unless it has changed.
