@@ -29,7 +29,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`Halt::Wait`] if a disk must work first, [`Halt::Bad`] if the program may not do that.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fault(&mut self, tid: Tid, address: u64, access: Access) -> Result<(), Halt> {
         let at = crate::kernel::now();
         let thread = &mut self.tasks.threads[tid];

@@ -133,6 +133,7 @@ impl Kernel {
         goes_on && (self.signal_due(tid).is_none() || self.resume(tid, context))
     }
 
+    #[inline(always)]
     fn serve_fault(&mut self, tid: Tid, address: u64, access: Access) -> bool {
         match self.fault(tid, address, access) {
             Ok(()) => true,

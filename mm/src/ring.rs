@@ -195,35 +195,56 @@ impl Rings {
     /// The link to `frame`, which must be in a ring.
     #[inline]
     fn linked(&self, frame: Frame) -> u32 {
-        let link = self.link_to(frame);
-        assert!(self.links[index_of(link)] != UNLINKED, "{frame:?} is in no ring");
-        link
+        let index = self.index(frame);
+        if self.links[index] == UNLINKED {
+            is_in_no_ring(frame);
+        }
+        index as u32 + 1
     }
 
     /// The link to `frame`, which must be in no ring.
     #[inline]
     fn unlinked(&self, frame: Frame) -> u32 {
-        let link = self.link_to(frame);
-        assert!(self.links[index_of(link)] == UNLINKED, "{frame:?} is in a ring already");
-        link
+        let index = self.index(frame);
+        if self.links[index] != UNLINKED {
+            is_in_a_ring(frame);
+        }
+        index as u32 + 1
     }
 
     #[inline]
     fn link_to(&self, frame: Frame) -> u32 {
-        let index = frame.0.wrapping_sub(self.first.0);
-        assert!(
-            (index as usize) < self.links.len(),
-            "{frame:?} is not among the {} frames from {:?}",
-            self.links.len(),
-            self.first
-        );
-        index + 1
+        self.index(frame) as u32 + 1
+    }
+
+    #[inline]
+    fn index(&self, frame: Frame) -> usize {
+        let index = frame.0.wrapping_sub(self.first.0) as usize;
+        if index >= self.links.len() {
+            self.is_not_among_these(frame);
+        }
+        index
+    }
+
+    #[cold]
+    fn is_not_among_these(&self, frame: Frame) -> ! {
+        panic!("{frame:?} is not among the {} frames from {:?}", self.links.len(), self.first)
     }
 
     #[inline]
     fn frame_of(&self, link: u32) -> Frame {
         Frame(self.first.0 + link - 1)
     }
+}
+
+#[cold]
+fn is_in_no_ring(frame: Frame) -> ! {
+    panic!("{frame:?} is in no ring")
+}
+
+#[cold]
+fn is_in_a_ring(frame: Frame) -> ! {
+    panic!("{frame:?} is in a ring already")
 }
 
 #[inline]

@@ -127,6 +127,7 @@ impl Memory for PhysicalMemory {
 
     #[inline]
     fn zero(&self, frame: Frame) {
+        let bytes = PhysicalMemory::bytes(frame);
         // Half the instructions of `rep stosq`, each of whose steps an emulator counts and pays for.
         // SAFETY: the direct map has the frame, and it holds no Rust value but atomic words.
         unsafe {
@@ -141,8 +142,8 @@ impl Memory for PhysicalMemory {
                 "cmp {at}, {end}",
                 "jne 2b",
                 zero = out(xmm_reg) _,
-                end = in(reg) PhysicalMemory::bytes(frame).wrapping_add(PAGE_BYTES as usize),
-                at = inout(reg) PhysicalMemory::bytes(frame) => _,
+                end = in(reg) bytes.wrapping_add(PAGE_BYTES as usize),
+                at = inout(reg) bytes => _,
                 options(nostack)
             );
         }

@@ -89,7 +89,7 @@ impl Frames {
     ///
     /// # Errors
     /// If none is left above what `reserve` keeps back.
-    #[inline]
+    #[inline(always)] // every fault comes here
     pub fn alloc<M: Machine>(
         &self,
         at: At,

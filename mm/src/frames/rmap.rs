@@ -189,6 +189,17 @@ pub fn add<M: Machine>(
     Ok(())
 }
 
+/// As [`add`], for the first entry that maps the frame, which needs no node.
+///
+/// # Panics
+/// If the frame is mapped.
+#[inline]
+pub fn add_first(frame: &mut Locked<'_>, entry: EntryAt) {
+    assert!(frame.state().mapped() == 0, "{:?} is mapped", frame.frame());
+    frame.set_rmap(Link::At(entry).encode());
+    frame.mapped_up();
+}
+
 /// As [`add`], for the entry that a fork makes, whose index is that of the entry that it copies.
 ///
 /// # Errors
@@ -247,7 +258,7 @@ fn set_next(machine: &impl Memory, frame: &mut Locked<'_>, before: Option<Node>,
 ///
 /// # Panics
 /// If it was not recorded: an entry would outlive its record, and eviction would miss it.
-#[inline]
+#[inline(always)] // the rest is a call of its own
 pub fn remove<M: Machine>(
     frames: &Frames,
     at: At,
@@ -265,6 +276,7 @@ pub fn remove<M: Machine>(
     frame.mapped_down();
 }
 
+#[inline(never)]
 fn remove_from_list<M: Machine>(
     frames: &Frames,
     at: At,

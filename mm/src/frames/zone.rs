@@ -152,7 +152,7 @@ impl Zone {
     ///
     /// # Panics
     /// If there is no such processor.
-    #[inline]
+    #[inline(always)] // every fault comes here
     pub fn alloc(&self, cpu: u32, reserve: Reserve) -> Option<Frame> {
         if !self.can_spare(1, reserve) {
             return None;
@@ -163,6 +163,15 @@ impl Zone {
             own.held.store(cache.len(), Relaxed);
             return Some(frame);
         }
+        drop(cache);
+        self.alloc_shared(cpu)
+    }
+
+    /// As [`alloc`](Self::alloc), when the processor's own cache is empty.
+    #[inline(never)]
+    fn alloc_shared(&self, cpu: u32) -> Option<Frame> {
+        let own = &self.per_cpu[cpu as usize];
+        let mut cache = own.cache.lock();
         self.with_buddy(|buddy| cache.refill(buddy));
         let frame = cache.take();
         own.held.store(cache.len(), Relaxed);

@@ -263,7 +263,7 @@ impl Store {
     }
 
     /// Takes a frame for contents of programs: `kind`, no flags. Keeps the reserve, never reclaims.
-    #[inline]
+    #[inline(always)] // its result is large
     pub(crate) fn alloc<M: Machine>(
         &self,
         at: At,
@@ -311,7 +311,13 @@ impl Store {
     /// Makes a frame that `space` maps the property of its group, if it is nobody's.
     #[inline]
     pub(crate) fn own(&self, frame: &mut Locked<'_>, space: SpaceId, page: PageId) {
-        let Some(groups) = &self.groups else { return };
+        if let Some(groups) = &self.groups {
+            self.own_in(groups, frame, space, page);
+        }
+    }
+
+    #[cold]
+    fn own_in(&self, groups: &Groups, frame: &mut Locked<'_>, space: SpaceId, page: PageId) {
         let group = groups.of_space(space);
         if groups.owner(frame.frame()) != GroupId(0) || group == GroupId(0) {
             return;

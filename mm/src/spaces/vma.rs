@@ -163,13 +163,12 @@ impl Vma {
     /// The file and the page of it that `page` shows; `None` for anonymous memory.
     ///
     /// # Panics
-    /// If `page` is not in the area.
+    /// If the area shows a file and `page` is not in it.
+    #[inline]
     pub fn file_page(&self, page: Page) -> Option<(FileRef, u64)> {
+        let Backing::File { file, offset } = self.backing else { return None };
         assert!(self.pages.contains(page), "{page} is not in the area {:?}", self.pages);
-        match self.backing {
-            Backing::Anonymous => None,
-            Backing::File { file, offset } => Some((file, offset + (page.0 - self.pages.start.0))),
-        }
+        Some((file, offset + (page.0 - self.pages.start.0)))
     }
 
     /// Whether `next` begins where this area ends and continues it in every respect, so that the
