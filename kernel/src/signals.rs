@@ -320,7 +320,7 @@ impl Kernel {
         let on_stack = (stack..stack + bytes).contains(&context.rsp);
         let switches = action.flags & u64::from(nr::SA_ONSTACK) != 0 && bytes > 0 && !on_stack;
         let top = if switches { stack + bytes } else { context.rsp.wrapping_sub(RED_ZONE_BYTES) };
-        let fx = top.wrapping_sub(512) & !63;
+        let fx = top.wrapping_sub(EXTENDED_BYTES as u64) & !63;
         let frame = (fx.wrapping_sub(FRAME_BYTES) & !15).wrapping_sub(8);
         let mask = thread.saved_mask.unwrap_or(thread.mask);
         let mut words = Words::default();
@@ -339,8 +339,7 @@ impl Kernel {
             words.u64(info.subject);
         }
         words.zeros(FRAME_BYTES as usize - words.bytes().len());
-        let state = *context.fx.bytes();
-        let written = self.copy_out(tid, fx, &state);
+        let written = self.copy_out(tid, fx, &extended_state(&context.fx));
         match written.and_then(|()| self.copy_out(tid, frame, words.bytes())) {
             Ok(()) => {}
             Err(Halt::Errno(_)) => {
@@ -380,10 +379,15 @@ impl Kernel {
             u64::from_le_bytes(saved[8 * at..8 * at + 8].try_into().expect("eight bytes"))
         };
         let (fx, mask) = (word(23), word(32));
-        let mut state = [0; 512];
         if fx != 0 {
-            self.copy_in(tid, fx, &mut state)?;
-            context.fx = Fx::from_bytes(&state);
+            let mut state = [0; EXTENDED_BYTES];
+            self.copy_in(tid, fx, &mut state[..Fx::LEGACY_BYTES])?;
+            if state[SOFTWARE_AT..Fx::LEGACY_BYTES] == software_bytes() {
+                self.copy_in(tid, fx, &mut state)?;
+            }
+            let is_whole = state[Fx::BYTES..] == MAGIC_END.to_le_bytes();
+            let end = if is_whole { Fx::BYTES } else { Fx::LEGACY_BYTES };
+            context.fx = Fx::from_bytes(&state[..end]);
         }
         for (at, register) in registers_mut(context).into_iter().enumerate() {
             *register = word(at);
@@ -391,6 +395,29 @@ impl Kernel {
         self.tasks.threads[tid].mask = SignalSet(mask).as_mask();
         Err(Halt::Replaced)
     }
+}
+
+/// Where the legacy state of a signal frame says what follows it (Linux, `struct _fpx_sw_bytes`).
+const SOFTWARE_AT: usize = 464;
+/// What says so, and what then ends the frame (Linux, `FP_XSTATE_MAGIC1` and `2`).
+const MAGIC: u32 = 0x4650_5853;
+const MAGIC_END: u32 = 0x4650_5845;
+/// Size of the state with its end.
+const EXTENDED_BYTES: usize = Fx::BYTES + size_of::<u32>();
+
+fn software_bytes() -> [u8; Fx::LEGACY_BYTES - SOFTWARE_AT] {
+    let mut words = Words::default();
+    words.u32(MAGIC).u32(EXTENDED_BYTES as u32).u64(Fx::PARTS).u32(Fx::BYTES as u32).zeros(28);
+    words.bytes().try_into().expect("as many bytes")
+}
+
+/// The registers as a signal frame has them.
+fn extended_state(fx: &Fx) -> [u8; EXTENDED_BYTES] {
+    let mut state = [0; EXTENDED_BYTES];
+    state[..Fx::BYTES].copy_from_slice(fx.bytes());
+    state[SOFTWARE_AT..Fx::LEGACY_BYTES].copy_from_slice(&software_bytes());
+    state[Fx::BYTES..].copy_from_slice(&MAGIC_END.to_le_bytes());
+    state
 }
 
 /// Whether an interrupted call is made again after a handler that asks for it (signal(7)).

@@ -138,6 +138,7 @@ pub(super) fn init(id: u32) {
     trap::load();
     enable_syscall();
     enable_protections();
+    enable_avx();
 }
 
 /// Loads `gdt` and the selectors that name its entries.
@@ -210,6 +211,35 @@ fn enable_protections() {
             "mov cr4, {old}",
             old = out(reg) _,
             bits = in(reg) bits,
+        );
+    }
+}
+
+/// Lets programs and the kernel use AVX (Intel SDM volume 1, 13.5).
+///
+/// # Panics
+/// If the processor has none.
+fn enable_avx() {
+    const XSAVE: u32 = 1 << 26;
+    const AVX: u32 = 1 << 28;
+    const OSXSAVE: u64 = 1 << 18;
+    let has = core::arch::x86_64::__cpuid(1).ecx;
+    assert!(has & (XSAVE | AVX) == XSAVE | AVX, "the processor has no AVX, which the kernel needs");
+    // SAFETY: the processor has both; the parts are those that entering and leaving ring 3 save.
+    unsafe {
+        asm!(
+            "mov rax, cr4",
+            "or rax, {osxsave}",
+            "mov cr4, rax",
+            "mov eax, {parts}",
+            "xor edx, edx",
+            "xor ecx, ecx",
+            "xsetbv",
+            osxsave = const OSXSAVE,
+            parts = const super::user::Fx::PARTS,
+            out("rax") _,
+            out("rcx") _,
+            out("rdx") _,
         );
     }
 }

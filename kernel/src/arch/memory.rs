@@ -128,20 +128,21 @@ impl Memory for PhysicalMemory {
     #[inline]
     fn zero(&self, frame: Frame) {
         let bytes = PhysicalMemory::bytes(frame);
-        // Half the instructions of `rep stosq`, each of whose steps an emulator counts and pays for.
+        // A quarter of the steps of `rep stosq`, each of which an emulator counts and pays for.
         // SAFETY: the direct map has the frame, and it holds no Rust value but atomic words.
         unsafe {
             asm!(
-                "xorps {zero}, {zero}",
+                "vxorps ymm0, ymm0, ymm0",
                 "2:",
-                ".irp offset, 0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240",
-                "movaps [{at} + \\offset], {zero}",
-                "movaps [{at} + 256 + \\offset], {zero}",
+                ".irp offset, 0, 32, 64, 96, 128, 160, 192, 224",
+                "vmovaps [{at} + \\offset], ymm0",
+                "vmovaps [{at} + 256 + \\offset], ymm0",
                 ".endr",
                 "add {at}, 512",
                 "cmp {at}, {end}",
                 "jne 2b",
-                zero = out(xmm_reg) _,
+                "vzeroupper",
+                out("xmm0") _,
                 end = in(reg) bytes.wrapping_add(PAGE_BYTES as usize),
                 at = inout(reg) bytes => _,
                 options(nostack)
@@ -153,6 +154,33 @@ impl Memory for PhysicalMemory {
     fn copy(&self, from: Frame, to: Frame) {
         let (from, to) = (PhysicalMemory::bytes(from), PhysicalMemory::bytes(to));
         // SAFETY: the direct map has both frames, and they hold no Rust value but atomic words.
-        unsafe { copy_bytes(from, to, PAGE_BYTES as usize) };
+        unsafe {
+            asm!(
+                "2:",
+                ".irp offset, 0, 128, 256, 384",
+                "vmovaps ymm0, [{from} + \\offset]",
+                "vmovaps ymm1, [{from} + 32 + \\offset]",
+                "vmovaps ymm2, [{from} + 64 + \\offset]",
+                "vmovaps ymm3, [{from} + 96 + \\offset]",
+                "vmovaps [{to} + \\offset], ymm0",
+                "vmovaps [{to} + 32 + \\offset], ymm1",
+                "vmovaps [{to} + 64 + \\offset], ymm2",
+                "vmovaps [{to} + 96 + \\offset], ymm3",
+                ".endr",
+                "add {from}, 512",
+                "add {to}, 512",
+                "cmp {to}, {end}",
+                "jne 2b",
+                "vzeroupper",
+                end = in(reg) to.wrapping_add(PAGE_BYTES as usize),
+                from = inout(reg) from => _,
+                to = inout(reg) to => _,
+                out("xmm0") _,
+                out("xmm1") _,
+                out("xmm2") _,
+                out("xmm3") _,
+                options(nostack)
+            );
+        }
     }
 }

@@ -31,7 +31,7 @@ use super::{apic, cpu, trap};
 /// and an impossible `rip` is a general protection fault. `fs_base` and `gs_base` must be
 /// addresses.
 #[derive(Clone, Debug)]
-#[repr(C, align(16))]
+#[repr(C, align(64))]
 #[allow(missing_docs, reason = "registers are called what the manual calls them")]
 pub(crate) struct Context {
     pub(crate) r15: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Context {
 /// Where the frame of a trap ends in a [`Context`]. Processors align a trap's stack to 16 bytes.
 const FRAME_END: usize = offset_of!(Context, fs_base);
 const _: () = assert!(FRAME_END.is_multiple_of(16), "a trap would not land in place");
-const _: () = assert!(offset_of!(Context, fx).is_multiple_of(16), "fxsave64 wants 16 bytes");
+const _: () = assert!(offset_of!(Context, fx).is_multiple_of(64), "xsave64 wants 64 bytes");
 
 /// Between the halves of all addresses, where nothing can be.
 const HOLE: core::ops::Range<u64> = 1 << 47..0xffff_8000_0000_0000;
@@ -74,15 +74,23 @@ const FLAGS_FREE: u64 = 0x24_0dd5;
 /// Flags that it always has: interrupts on, and the bit that is always one.
 const FLAGS_FIXED: u64 = 0x202;
 
-/// Floating-point and SSE registers as `fxsave64` stores them (Intel SDM volume 1, 10.5).
+/// x87, SSE and AVX registers as `xsave64` stores them (Intel SDM volume 1, 13.4): 512 bytes that are
+/// those of `fxsave64`, a header of 64, the upper halves of the AVX registers.
 ///
 /// A type of its own because the processor refuses some values: then not the program but the kernel
 /// would fault.
 #[derive(Clone, Debug)]
-#[repr(C, align(16))]
-pub(crate) struct Fx([u8; 512]);
+#[repr(C, align(64))]
+pub(crate) struct Fx([u8; Fx::BYTES]);
 
 impl Fx {
+    /// Size of all.
+    pub(crate) const BYTES: usize = 832;
+    /// Size of what `fxsave64` stores.
+    pub(crate) const LEGACY_BYTES: usize = 512;
+    /// The parts, as `XCR0` numbers them: x87, SSE, AVX.
+    pub(crate) const PARTS: u64 = 0b111;
+    const HEADER: core::ops::Range<usize> = 512..576;
     /// Where the control and status register of SSE is.
     const MXCSR: core::ops::Range<usize> = 24..28;
     /// Its bits that exist on every processor.
@@ -92,25 +100,34 @@ impl Fx {
 
     /// Registers at the start of a program: zeros, and all exceptions masked.
     pub(crate) const fn new() -> Fx {
-        let mut bytes = [0; 512];
+        let mut bytes = [0; Fx::BYTES];
         // The control word of the x87: all exceptions masked, 64 bits of precision.
         [bytes[0], bytes[1]] = [0x7f, 0x03];
         [bytes[24], bytes[25], bytes[26], bytes[27]] = Fx::MXCSR_START.to_le_bytes();
+        bytes[512] = Fx::PARTS as u8;
         Fx(bytes)
     }
 
     /// The registers in these bytes, which may come from a program: bits that no processor takes
-    /// are cleared.
-    pub(crate) fn from_bytes(bytes: &[u8; 512]) -> Fx {
-        let mut fx = Fx(*bytes);
+    /// are cleared. Without the bytes behind [`LEGACY_BYTES`](Fx::LEGACY_BYTES), the upper halves
+    /// are zeros.
+    ///
+    /// # Panics
+    /// If there are more than [`BYTES`](Fx::BYTES).
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Fx {
+        let mut fx = Fx::new();
+        fx.0[..bytes.len()].copy_from_slice(bytes);
         let mxcsr: [u8; 4] = fx.0[Fx::MXCSR].try_into().expect("the range has four bytes");
         let allowed = u32::from_le_bytes(mxcsr) & Fx::MXCSR_BITS;
         fx.0[Fx::MXCSR].copy_from_slice(&allowed.to_le_bytes());
+        let parts = fx.0[Fx::HEADER.start] & Fx::PARTS as u8;
+        fx.0[Fx::HEADER].fill(0);
+        fx.0[Fx::HEADER.start] = parts;
         fx
     }
 
     /// The bytes, as a signal frame has them.
-    pub(crate) const fn bytes(&self) -> &[u8; 512] {
+    pub(crate) const fn bytes(&self) -> &[u8; Fx::BYTES] {
         &self.0
     }
 }
@@ -218,7 +235,7 @@ pub(crate) fn run(context: &mut Context) -> Trap {
     //    enters.
     // 3. What ring 3 can do to memory is in the active page tables, where the kernel is not its
     //    own.
-    // 4. `fx` holds what `fxsave64` stored or `Fx` made, so `fxrstor64` accepts it.
+    // 4. `fx` holds what `xsave64` stored or `Fx` made, so `xrstor64` accepts it.
     // 5. Traps write to the context only, which is borrowed for as long.
     let vector = unsafe { enter(context) };
     if vector == SYSCALL { Trap::Syscall } else { decode(context, vector) }
@@ -278,7 +295,9 @@ enter:
 2:  mov gs:[{kernel_rsp}], rsp
     lea rax, [rdi + {frame_end}]
     mov gs:[{trap_rsp}], rax
-    fxrstor64 [rdi + {fx}]
+    mov eax, {parts}
+    xor edx, edx
+    xrstor64 [rdi + {fx}]
     mov rsp, rdi
     swapgs
     pop r15
@@ -365,7 +384,11 @@ enter_by_trap:
     push r15
     mov eax, [rsp + {vector}]
     cld                                 # a gate leaves the program's
-5:  fxsave64 [rsp + {fx}]
+5:  mov ecx, eax
+    mov eax, {parts}
+    xor edx, edx
+    xsave64 [rsp + {fx}]
+    mov eax, ecx
     ldmxcsr [rip + 6f]                  # the program's may let SSE trap
     mov rsp, gs:[{kernel_rsp}]
     pop r15
@@ -382,6 +405,7 @@ enter_by_trap:
     fs_base = const offset_of!(Context, fs_base),
     gs_base = const offset_of!(Context, gs_base),
     fx = const offset_of!(Context, fx),
+    parts = const Fx::PARTS,
     vector = const offset_of!(Context, vector),
     frame_end = const FRAME_END,
     fs_base_now = const cpu::at::FS_BASE,

@@ -106,7 +106,7 @@ pub(super) fn exceptions(frames: &mut Frames) -> Verdict {
     ensure!(trap == fetch, "{trap:?} in the kernel's image");
     // Bits that the processor refuses would otherwise fault in the kernel.
     let mut odd = Space::program(Sample::Invalid);
-    odd.fx = Fx::from_bytes(&[0xff; 512]);
+    odd.fx = Fx::from_bytes(&[0xff; Fx::BYTES]);
     ensure!(odd.fx.bytes()[26..28] == [0; 2], "reserved bits are kept");
     let trap = run(&mut odd);
     ensure!(trap == exception(6), "{trap:?} with odd SSE state");

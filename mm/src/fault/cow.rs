@@ -46,7 +46,8 @@ pub(super) fn copy_on_write<M: Machine>(
     // Taken out first: `map_new_anon` then finds an empty entry. If it fails, it is put back.
     let old = x86::swap(word, Entry(0));
     machine.invalidate(space.id(), Pages::at(page, 1));
-    let copied = map_new_anon(scene, space, area, |to| machine.copy(frame, to));
+    let was = Some(Resides::from(locked.state().kind()));
+    let copied = map_new_anon(scene, space, area, leaf, was, |to| machine.copy(frame, to));
     let to = match copied {
         Ok(to) => to,
         Err(no_memory) => {
@@ -54,7 +55,6 @@ pub(super) fn copy_on_write<M: Machine>(
             return Err(Stop::no_memory_beside(frame)(no_memory));
         }
     };
-    store.resident_down(space.id(), Resides::from(locked.state().kind()));
     let entry_at = x86::entry_at(leaf, page);
     rmap::remove(&store.frames, at, machine, &mut locked, entry_at);
     let unpinned = locked.state().pins() > 0 && area.flags.contains(VmaFlags::LOCKED);

@@ -1,7 +1,7 @@
 //! Faults on files and shared memory: pages from the page cache.
 
 use super::classify::Violation;
-use super::resolve::{Cause, Resolved, Scene, Stop, finish_mapping, map_new_anon};
+use super::resolve::{Cause, Resolved, Scene, Stop, count_mapping, make_evictable, map_new_anon};
 use crate::addr::{FileRef, Frame, Page};
 use crate::event::Event;
 use crate::frames::rmap;
@@ -9,6 +9,7 @@ use crate::frames::table::{Flags, Locked};
 use crate::machine::{Access, Machine};
 use crate::objects::page_cache::{self, Find};
 use crate::objects::readahead::Asked;
+use crate::objects::store::Resides;
 use crate::spaces::AddressSpace;
 use crate::spaces::protect::entry_bits;
 use crate::spaces::vma::{Rights, Sharing, Vma};
@@ -38,7 +39,7 @@ pub(super) fn fill<M: Machine>(
     if scene.access == Access::Write && area.sharing == Sharing::Private {
         // The page itself is never mapped: the writer gets its copy at once.
         locked.set(Flags::REFERENCED);
-        let copied = map_new_anon(scene, space, area, |to| machine.copy(from, to));
+        let copied = map_new_anon(scene, space, area, leaf, None, |to| machine.copy(from, to));
         let to = copied.map_err(Stop::no_memory_beside(from))?;
         drop(locked);
         count(scene, true);
@@ -92,7 +93,8 @@ fn map_cached<M: Machine>(
     }
     x86::store(x86::word(machine, leaf, page), Entry::of(locked.frame(), bits));
     locked.clear(Flags::LEAVING);
-    finish_mapping(scene, space, area, locked);
+    make_evictable(scene, space, area, locked);
+    count_mapping(scene, space, Resides::from(locked.state().kind()));
     Ok(())
 }
 

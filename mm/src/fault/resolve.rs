@@ -259,22 +259,25 @@ fn zero_fill<M: Machine>(
     area: &Vma,
 ) -> Result<Resolved, Stop> {
     let (store, at, machine, page) = (scene.store, scene.at, scene.machine, scene.page);
-    let frame = map_new_anon(scene, space, area, |frame| machine.zero(frame))?;
+    let leaf = space.make_leaf(store, at, machine, page)?;
+    let frame = map_new_anon(scene, space, area, leaf, None, |frame| machine.zero(frame))?;
     store.counters(at).zero_fill.add(1);
     machine.happened(Event::ZeroFill { space: space.id(), page, frame });
     Ok(Resolved::ZeroFill)
 }
 
-/// Maps a new anonymous frame, writable, in place of nothing or of the zero frame.
+/// Maps a new anonymous frame, writable, in the table `leaf`, where there is nothing now or the zero
+/// frame. `was` is what there was, if it still counts as resident.
 #[inline(always)] // with what it calls, a fault's work: each call would cost it a tenth
 pub(super) fn map_new_anon<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,
     area: &Vma,
+    leaf: Frame,
+    was: Option<Resides>,
     fill: impl FnOnce(Frame),
 ) -> Result<Frame, NoMemory> {
     let (store, at, machine, page) = (scene.store, scene.at, scene.machine, scene.page);
-    let leaf = space.make_leaf(store, at, machine, page)?;
     let mut locked = store.alloc(at, machine, Kind::Anon)?;
     let frame = locked.frame();
     fill(frame);
@@ -286,15 +289,34 @@ pub(super) fn map_new_anon<M: Machine>(
     if old.has(x86::PRESENT) {
         machine.invalidate(space.id(), crate::addr::Pages::at(page, 1));
     }
-    finish_mapping(scene, space, area, &mut locked);
+    make_evictable(scene, space, area, &mut locked);
+    match was {
+        None => count_mapping(scene, space, Resides::Anon),
+        Some(Resides::Anon) => {}
+        Some(what) => {
+            store.resident_up(space.id(), Resides::Anon);
+            store.resident_down(space.id(), what);
+        }
+    }
     Ok(frame)
 }
 
-/// Counts a new mapping, and makes its frame evictable or pins it.
+/// Counts a mapping in place of nothing.
 #[inline(always)]
-pub(super) fn finish_mapping<M: Machine>(
+pub(super) fn count_mapping<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,
+    what: Resides,
+) {
+    scene.store.resident_up(space.id(), what);
+    space.note_resident(scene.store);
+}
+
+/// Makes the frame of a new mapping evictable, or pins it.
+#[inline(always)]
+pub(super) fn make_evictable<M: Machine>(
+    scene: &Scene<'_, M>,
+    space: &AddressSpace,
     area: &Vma,
     locked: &mut crate::frames::table::Locked<'_>,
 ) {
@@ -307,8 +329,6 @@ pub(super) fn finish_mapping<M: Machine>(
         store.own(locked, space.id(), anon_page(space.id(), scene.page));
         store.list(locked, anon_page(space.id(), scene.page));
     }
-    store.resident_up(space.id(), Resides::from(kind));
-    space.note_resident(store);
 }
 
 #[inline(never)]
@@ -332,7 +352,7 @@ fn swap_in<M: Machine>(
     if scene.access == Access::Write && !sole {
         // Others have a right to these contents: the writer gets a copy at once.
         let leaf = space.leaf(machine, page).expect("the entry was read from it");
-        let copied = map_new_anon(scene, space, area, |to| machine.copy(frame, to));
+        let copied = map_new_anon(scene, space, area, leaf, None, |to| machine.copy(frame, to));
         let copy = copied.map_err(Stop::no_memory_beside(frame))?;
         debug_assert!(x86::load(x86::word(machine, leaf, page)).frame() == copy);
         drop(locked);
@@ -350,7 +370,8 @@ fn swap_in<M: Machine>(
         }
         x86::store(x86::word(machine, leaf, page), Entry::of(frame, bits));
         locked.clear(Flags::LEAVING | Flags::REFERENCED);
-        finish_mapping(scene, space, area, &mut locked);
+        make_evictable(scene, space, area, &mut locked);
+        count_mapping(scene, space, Resides::Anon);
         let keep = scene.access != Access::Write && store.swap.keeps_clean_copies();
         takes_back = sole && !keep && !locked.state().has(Flags::WRITING);
         if takes_back {

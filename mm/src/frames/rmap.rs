@@ -266,12 +266,15 @@ pub fn remove<M: Machine>(
     frame: &mut Locked<'_>,
     entry: EntryAt,
 ) {
-    match Link::decode(frame.rmap()) {
-        Link::At(only) if only == entry => frame.set_rmap(0),
-        Link::Pair(pair) if let Some(other) = pair.without(entry) => {
-            frame.set_rmap(Link::At(other).encode());
-        }
-        first => remove_from_list(frames, at, machine, frame, first, entry),
+    let first = Link::decode(frame.rmap());
+    if first == Link::At(entry) {
+        frame.set_rmap(0);
+    } else if let Link::Pair(pair) = first
+        && let Some(other) = pair.without(entry)
+    {
+        frame.set_rmap(Link::At(other).encode());
+    } else {
+        remove_from_list(frames, at, machine, frame, first, entry);
     }
     frame.mapped_down();
 }

@@ -276,7 +276,7 @@ impl Locked<'_> {
     /// Counts one mapping less. Called by [`rmap`](super::rmap) only.
     #[inline]
     pub(super) fn mapped_down(&mut self) {
-        assert!(State(self.state).mapped() > 0, "{:?} is not mapped", self.frame);
+        assert!(self.state >= 1 << MAPPED_SHIFT, "{:?} is not mapped", self.frame);
         self.state -= 1 << MAPPED_SHIFT;
     }
 
