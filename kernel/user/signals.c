@@ -4,6 +4,8 @@
 
 #include <setjmp.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
 
 static sigjmp_buf escape;
 static siginfo_t seen;
@@ -172,6 +174,38 @@ static void blocking(void) {
     printf("an ignored signal does nothing\n");
 }
 
+/* Fills the vector registers, whole, with other values. */
+static void spoil(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)info, (void)context;
+    static const char ones[32] __attribute__((aligned(32))) = {1, 1, 1, 1};
+    __asm__ volatile("vmovaps %0, %%ymm0; vmovaps %%ymm0, %%ymm15" : : "m"(ones) : "memory");
+    handled++;
+}
+
+/* What a handler, and another process, do to the vector registers, the program does not see. */
+static void registers(void) {
+    static char before[64] __attribute__((aligned(32))), after[64] __attribute__((aligned(32)));
+    for (int i = 0; i < 64; i++) before[i] = (char)(i + 100);
+    handle(SIGUSR1, spoil, 0);
+    handled = 0;
+    const pid_t child = fork();
+    if (child == 0)
+        for (;;) spoil(0, 0, 0);
+    /* Long enough for the other process to have its turn, then a signal to itself. */
+    long result = __NR_kill, times = 50 * 1000 * 1000;
+    __asm__ volatile("vmovaps (%[before]), %%ymm0; vmovaps 32(%[before]), %%ymm15\n"
+                     "1: dec %[times]; jnz 1b\n"
+                     "syscall\n"
+                     "vmovaps %%ymm0, (%[after]); vmovaps %%ymm15, 32(%[after])"
+                     : "+a"(result), [times] "+r"(times)
+                     : [before] "r"(before), [after] "r"(after), "D"((long)getpid()), "S"((long)SIGUSR1)
+                     : "rcx", "r11", "memory");
+    check(result == 0 && handled == 1);
+    check(kill(child, SIGKILL) == 0 && ended(child) == 128 + SIGKILL);
+    printf("vector registers are %s\n", memcmp(before, after, 64) == 0 ? "kept" : "spoilt");
+    signal(SIGUSR1, SIG_DFL);
+}
+
 /* Recursion deeper than any stack. */
 static __attribute__((noinline)) long recurse(long depth) {
     volatile char frame[PAGE];
@@ -197,6 +231,7 @@ int main(void) {
     barrier();
     children();
     blocking();
+    registers();
     overflow();
     printf("signals: done\n");
     return 0;

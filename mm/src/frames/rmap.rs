@@ -84,11 +84,14 @@ const PLACE_BITS: u32 = 35;
 const INDEX_MASK: u64 = TABLE_ENTRIES as u64 - 1;
 
 impl Pair {
+    /// The pair of `entry` and what `link` encodes, if that is one entry and they fit.
     #[inline]
-    const fn of(newer: EntryAt, older: EntryAt) -> Option<Pair> {
-        let fits = (newer.0 | older.0) >> PLACE_BITS == 0;
-        if fits && newer.index() == older.index() {
-            Some(Pair(newer.0 | (older.0 >> 9) << PLACE_BITS))
+    const fn with(entry: EntryAt, link: u64) -> Option<Pair> {
+        let own = Link::At(entry).encode();
+        // One comparison for the kind of link and the index: they are its lowest bits.
+        let is_like = (own ^ link) & (INDEX_MASK << 2 | 0b11) == 0;
+        if is_like && (own | link) >> (PLACE_BITS + 2) == 0 {
+            Some(Pair(entry.0 | link >> 11 << PLACE_BITS))
         } else {
             None
         }
@@ -212,9 +215,7 @@ pub fn share<M: Machine>(
     frame: &mut Locked<'_>,
     entry: EntryAt,
 ) -> Result<(), NoMemory> {
-    if let Link::At(only) = Link::decode(frame.rmap())
-        && let Some(pair) = Pair::of(entry, only)
-    {
+    if let Some(pair) = Pair::with(entry, frame.rmap()) {
         frame.set_rmap(Link::Pair(pair).encode());
         frame.mapped_up();
         return Ok(());

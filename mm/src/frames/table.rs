@@ -172,8 +172,10 @@ impl FrameTable {
     #[inline]
     pub fn try_lock(&self, frame: Frame) -> Option<Locked<'_>> {
         let words = &self.words[frame.index()];
+        if words[0].fetch_or(LOCK, Acquire) & LOCK != 0 {
+            return None;
+        }
         let state = words[0].load(Relaxed) & !LOCK;
-        words[0].compare_exchange(state, state | LOCK, Acquire, Relaxed).ok()?;
         Some(Locked { words, frame, state })
     }
 

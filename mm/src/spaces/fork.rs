@@ -14,7 +14,7 @@ use crate::frames::rmap::EntryAt;
 use crate::frames::table::Kind;
 use crate::frames::{NoMemory, rmap};
 use crate::machine::{At, Machine};
-use crate::objects::store::{Resident, Resides};
+use crate::objects::store::Resident;
 use crate::objects::{Flush, Store};
 use crate::translate::x86_64::{self as x86, Entry, Holds, WRITE};
 
@@ -33,13 +33,17 @@ pub fn fork<M: Machine>(
     let mut child = AddressSpace::new(store, at, machine, parent.layout, kernel)?;
     child.areas = parent.areas.clone();
     child.brk = parent.brk;
+    let any = child.areas.iter().fold(VmaFlags::empty(), |any, area| any | area.flags);
     let all = Pages::new(Page(0), super::layout::USER_END.page_up());
     // Memory locks are not inherited (mlock(2)).
-    let unlock = child.areas.change(all, |vma| {
-        vma.flags.remove(VmaFlags::LOCKED | VmaFlags::LOCK_ON_FAULT);
-    });
-    debug_assert!(unlock.is_ok(), "areas that become more alike do not become more");
-    drop_unforked(&mut child, all);
+    let locks = VmaFlags::LOCKED | VmaFlags::LOCK_ON_FAULT;
+    if any.intersects(locks) {
+        let unlock = child.areas.change(all, |vma| vma.flags.remove(locks));
+        debug_assert!(unlock.is_ok(), "areas that become more alike do not become more");
+    }
+    if any.contains(VmaFlags::DONT_FORK) {
+        drop_unforked(&mut child, all);
+    }
     let mut flush = Flush::new(parent.id());
     let mut sharing = Sharer { store, at, machine, child: &mut child, flush: &mut flush };
     let is_copied = |area: &&Vma| {
@@ -129,19 +133,17 @@ impl<M: Machine> Sharer<'_, M> {
         let mut surplus = Resident { anon: most, file: most, swapped: most };
         store.resident_up_by(self.child.id(), surplus);
         let mut place = x86::entry_at(child_leaf, part.start);
-        let mut weakened = false;
+        let mut rights = 0;
         let mut result = Ok(());
         for (from, to) in from.iter().zip(to) {
-            match self.entry(from, to, place, &mut surplus) {
-                Ok(had_write) => weakened |= had_write,
-                error => {
-                    result = error.map(|_| ());
-                    break;
-                }
-            }
+            let Ok(entry) = self.entry(from, to, place, &mut surplus) else {
+                result = Err(NoMemory);
+                break;
+            };
+            rights |= entry.0;
             place = place.next();
         }
-        if weakened {
+        if Entry(rights).has(WRITE) {
             self.flush.range(part);
         }
         store.resident_down_by(self.child.id(), surplus);
@@ -149,7 +151,7 @@ impl<M: Machine> Sharer<'_, M> {
     }
 
     /// One entry, which the child gets at `place`: what it costs, a fork costs a thousand times.
-    /// Whether the parent has lost the right to write.
+    /// Returns it as it was; the right to write it has lost.
     #[inline(always)]
     fn entry(
         &mut self,
@@ -157,7 +159,7 @@ impl<M: Machine> Sharer<'_, M> {
         to: &AtomicU64,
         place: EntryAt,
         surplus: &mut Resident,
-    ) -> Result<bool, NoMemory> {
+    ) -> Result<Entry, NoMemory> {
         let store = self.store;
         loop {
             let entry = x86::load(from);
@@ -166,18 +168,17 @@ impl<M: Machine> Sharer<'_, M> {
                 Holds::Frame(frame) if frame == store.zero => x86::store(to, entry),
                 Holds::Frame(frame) => {
                     let mut locked = store.frames.table.lock(frame);
-                    if x86::load(from).holds() != Holds::Frame(frame) {
+                    if !x86::load(from).maps_as(entry) {
                         continue; // evicted before it was locked: a swap entry by now
                     }
                     rmap::share(&store.frames, self.at, self.machine, &mut locked, place)?;
                     x86::store(to, Entry(entry.0 & !WRITE));
-                    match Resides::from(locked.state().kind()) {
-                        Resides::Anon => surplus.anon -= 1,
-                        _ => surplus.file -= 1,
+                    surplus.anon -= 1;
+                    if locked.state().kind() != Kind::Anon {
+                        was_file(surplus);
                     }
                     if entry.has(WRITE) {
                         x86::clear(from, WRITE);
-                        return Ok(true);
                     }
                 }
                 Holds::Swapped(slot) => {
@@ -186,9 +187,17 @@ impl<M: Machine> Sharer<'_, M> {
                     surplus.swapped -= 1;
                 }
             }
-            return Ok(false);
+            return Ok(entry);
         }
     }
+}
+
+/// A page that was counted as anonymous is a file's: rare, and apart, so that it costs the others
+/// nothing.
+#[cold]
+fn was_file(surplus: &mut Resident) {
+    surplus.anon += 1;
+    surplus.file -= 1;
 }
 
 #[cfg(test)]
