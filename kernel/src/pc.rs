@@ -71,6 +71,14 @@ impl Pc {
         }
     }
 
+    /// Lets processor `cpu`, which must be the one that asks, translate with `root` if it still does
+    /// with the tables of `space`, which end.
+    pub(crate) fn unload(&self, cpu: u32, space: SpaceId, root: Frame) {
+        if self.cpus[cpu as usize].space.load(Ordering::Relaxed) == space.0 {
+            self.load(cpu, None, root);
+        }
+    }
+
     /// Says that processor `cpu` is about to run in ring 3.
     #[inline]
     pub(crate) fn enter_ring_3(&self, cpu: u32) {

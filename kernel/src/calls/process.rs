@@ -216,7 +216,7 @@ impl Kernel {
         let space = self.tasks.spaces[slot].take().expect("it was used").space;
         self.note_tables(&space);
         let at = crate::kernel::now();
-        self.pc.load(at.cpu, None, self.vm.kernel_root());
+        self.pc.unload(at.cpu, space.id(), self.vm.kernel_root());
         self.vm.destroy(at, self.pc, space);
         self.forget_unmapped();
     }
