@@ -62,13 +62,13 @@ impl Rings {
     /// If `frame` is in a ring already.
     #[inline]
     pub fn insert_before(&mut self, head: &mut Option<Frame>, frame: Frame) {
-        let link = self.unlinked(frame);
+        let index = self.unlinked(frame);
         if let Some(head) = *head {
             let next = self.linked(head);
-            let prev = self.links[index_of(next)][PREV];
-            self.insert_between(prev, link, next);
+            let prev = index_at(self.links[next][PREV]);
+            self.insert_between(prev, index, next);
         } else {
-            self.links[index_of(link)] = [link, link];
+            self.links[index] = [link_to(index); 2];
             *head = Some(frame);
         }
     }
@@ -79,13 +79,13 @@ impl Rings {
     /// If `frame` is in a ring already.
     #[inline]
     pub fn insert_after(&mut self, head: &mut Option<Frame>, frame: Frame) {
-        let link = self.unlinked(frame);
+        let index = self.unlinked(frame);
         if let Some(head) = *head {
             let prev = self.linked(head);
-            let next = self.links[index_of(prev)][NEXT];
-            self.insert_between(prev, link, next);
+            let next = index_at(self.links[prev][NEXT]);
+            self.insert_between(prev, index, next);
         } else {
-            self.links[index_of(link)] = [link, link];
+            self.links[index] = [link_to(index); 2];
             *head = Some(frame);
         }
     }
@@ -106,20 +106,20 @@ impl Rings {
     /// If `frame` is in no ring, the ring is empty, or `frame` is alone in another one.
     #[inline]
     pub fn remove(&mut self, head: &mut Option<Frame>, frame: Frame) {
-        let link = self.linked(frame);
-        let [prev, next] = self.links[index_of(link)];
+        let index = self.linked(frame);
+        let [prev, next] = self.links[index];
         assert!(head.is_some(), "{frame:?} is in a ring, but not in this empty one");
-        if next == link {
+        if next == link_to(index) {
             assert_eq!(*head, Some(frame), "{frame:?} is alone in another ring");
             *head = None;
         } else {
-            self.links[index_of(prev)][NEXT] = next;
-            self.links[index_of(next)][PREV] = prev;
+            self.links[index_at(prev)][NEXT] = next;
+            self.links[index_at(next)][PREV] = prev;
             if *head == Some(frame) {
                 *head = Some(self.frame_of(next));
             }
         }
-        self.links[index_of(link)] = UNLINKED;
+        self.links[index] = UNLINKED;
     }
 
     /// The frame after `frame` in its ring; itself if it is alone.
@@ -128,7 +128,7 @@ impl Rings {
     /// If `frame` is in no ring.
     #[inline]
     pub fn next(&self, frame: Frame) -> Frame {
-        self.frame_of(self.links[index_of(self.linked(frame))][NEXT])
+        self.frame_of(self.links[self.linked(frame)][NEXT])
     }
 
     /// The frame before `frame` in its ring; itself if it is alone.
@@ -137,7 +137,7 @@ impl Rings {
     /// If `frame` is in no ring.
     #[inline]
     pub fn prev(&self, frame: Frame) -> Frame {
-        self.frame_of(self.links[index_of(self.linked(frame))][PREV])
+        self.frame_of(self.links[self.linked(frame)][PREV])
     }
 
     /// Moves the head on to the next frame: the first of the ring becomes its last.
@@ -160,21 +160,21 @@ impl Rings {
     /// If `frame` is in no ring, the ring is empty, or `frame` is alone in another one.
     #[inline]
     pub fn make_last(&mut self, head: &mut Option<Frame>, frame: Frame) {
-        let link = self.linked(frame);
-        let first = self.link_to(head.expect("the ring of a linked frame has a head"));
-        let [prev, next] = self.links[index_of(link)];
-        if link == first {
+        let index = self.linked(frame);
+        let first = self.index_of(head.expect("the ring of a linked frame has a head"));
+        let [prev, next] = self.links[index];
+        if index == first {
             *head = Some(self.frame_of(next));
             return;
         }
-        let last = self.links[index_of(first)][PREV];
-        if link == last {
+        let last = self.links[first][PREV];
+        if last == link_to(index) {
             return;
         }
-        assert!(next != link, "{frame:?} is alone in another ring");
-        self.links[index_of(prev)][NEXT] = next;
-        self.links[index_of(next)][PREV] = prev;
-        self.insert_between(last, link, first);
+        assert!(next != link_to(index), "{frame:?} is alone in another ring");
+        self.links[index_at(prev)][NEXT] = next;
+        self.links[index_at(next)][PREV] = prev;
+        self.insert_between(index_at(last), index, first);
     }
 
     /// Every frame of the ring once, from the head on.
@@ -186,49 +186,39 @@ impl Rings {
     }
 
     #[inline]
-    fn insert_between(&mut self, prev: u32, link: u32, next: u32) {
-        self.links[index_of(link)] = [prev, next];
-        self.links[index_of(prev)][NEXT] = link;
-        self.links[index_of(next)][PREV] = link;
+    fn insert_between(&mut self, prev: usize, index: usize, next: usize) {
+        self.links[index] = [link_to(prev), link_to(next)];
+        self.links[prev][NEXT] = link_to(index);
+        self.links[next][PREV] = link_to(index);
     }
 
-    /// The link to `frame`, which must be in a ring.
+    /// The index of `frame`, which must be in a ring.
     #[inline]
-    fn linked(&self, frame: Frame) -> u32 {
-        let index = self.index(frame);
+    fn linked(&self, frame: Frame) -> usize {
+        let index = self.index_of(frame);
         if self.links[index] == UNLINKED {
-            is_in_no_ring(frame);
-        }
-        index as u32 + 1
-    }
-
-    /// The link to `frame`, which must be in no ring.
-    #[inline]
-    fn unlinked(&self, frame: Frame) -> u32 {
-        let index = self.index(frame);
-        if self.links[index] != UNLINKED {
-            is_in_a_ring(frame);
-        }
-        index as u32 + 1
-    }
-
-    #[inline]
-    fn link_to(&self, frame: Frame) -> u32 {
-        self.index(frame) as u32 + 1
-    }
-
-    #[inline]
-    fn index(&self, frame: Frame) -> usize {
-        let index = frame.0.wrapping_sub(self.first.0) as usize;
-        if index >= self.links.len() {
-            self.is_not_among_these(frame);
+            refuse(frame, "is in no ring");
         }
         index
     }
 
-    #[cold]
-    fn is_not_among_these(&self, frame: Frame) -> ! {
-        panic!("{frame:?} is not among the {} frames from {:?}", self.links.len(), self.first)
+    /// The index of `frame`, which must be in no ring.
+    #[inline]
+    fn unlinked(&self, frame: Frame) -> usize {
+        let index = self.index_of(frame);
+        if self.links[index] != UNLINKED {
+            refuse(frame, "is in a ring already");
+        }
+        index
+    }
+
+    #[inline]
+    fn index_of(&self, frame: Frame) -> usize {
+        let index = frame.0.wrapping_sub(self.first.0) as usize;
+        if index >= self.links.len() {
+            outside(frame, self.links.len(), self.first);
+        }
+        index
     }
 
     #[inline]
@@ -237,19 +227,27 @@ impl Rings {
     }
 }
 
-#[cold]
-fn is_in_no_ring(frame: Frame) -> ! {
-    panic!("{frame:?} is in no ring")
-}
-
-#[cold]
-fn is_in_a_ring(frame: Frame) -> ! {
-    panic!("{frame:?} is in a ring already")
+#[inline]
+const fn index_at(link: u32) -> usize {
+    link as usize - 1
 }
 
 #[inline]
-const fn index_of(link: u32) -> usize {
-    link as usize - 1
+const fn link_to(index: usize) -> u32 {
+    index as u32 + 1
+}
+
+/// Out of line, and by value: a check that printed its operands in place would keep them in memory, and
+/// there is one at every step.
+#[cold]
+fn refuse(frame: Frame, why: &str) -> ! {
+    panic!("{frame:?} {why}");
+}
+
+/// As `refuse`.
+#[cold]
+fn outside(frame: Frame, count: usize, first: Frame) -> ! {
+    panic!("{frame:?} is not among the {count} frames from {first:?}");
 }
 
 #[cfg(test)]

@@ -39,12 +39,38 @@ impl Bits {
         self.dirty[frame.index() >> 6] |= u64::from(write) << (frame.0 & 63);
     }
 
-    /// `frame` has another page, whose accessed bit is this. It is clean.
+    /// The accessed bit of `frame` is this.
     #[inline(always)]
-    pub(super) fn load(&mut self, frame: Frame, accessed: bool) {
+    pub(super) fn set_accessed(&mut self, frame: Frame, accessed: bool) {
         let word = &mut self.accessed[frame.index() >> 6];
         *word = (*word & !bit(frame)) | (u64::from(accessed) << (frame.0 & 63));
+    }
+
+    /// `frame` is clean.
+    #[inline(always)]
+    pub(super) fn clean(&mut self, frame: Frame) {
         self.dirty[frame.index() >> 6] &= !bit(frame);
+    }
+
+    /// [`take_accessed_run`](Witness::take_accessed_run) where the run does not end in its first word.
+    #[cold]
+    fn take_words(&mut self, first: usize, most: usize) -> usize {
+        let mut taken = 0;
+        // Ends: each round but the last passes a word.
+        while taken < most {
+            let at = first + taken;
+            let here = (64 - (at & 63)).min(most - taken);
+            let asked = (u64::MAX >> (64 - here)) << (at & 63);
+            let word = &mut self.accessed[at >> 6];
+            let unused = !*word & asked;
+            // Those below the lowest that is unused, or all. What was not asked for keeps its bits.
+            *word &= !(asked & (unused & unused.wrapping_neg()).wrapping_sub(1));
+            if unused != 0 {
+                return taken + unused.trailing_zeros() as usize - (at & 63);
+            }
+            taken += here;
+        }
+        most
     }
 }
 
@@ -65,26 +91,14 @@ impl Witness for Bits {
 
     #[inline(always)]
     fn take_accessed_run(&mut self, frame: Frame, most: usize) -> usize {
-        let (mut at, end) = (frame.index(), frame.index() + most);
-        // Ends: each round but the last passes a word.
-        while at < end {
-            let word = &mut self.accessed[at >> 6];
-            let ahead = u64::MAX << (at & 63);
-            let unused = (!*word & ahead).trailing_zeros(); // 64 if there is none
-            let next = (at & !63) + unused as usize;
-            if next >= end {
-                // What lies beyond `most` keeps its bits.
-                *word &= !(ahead & (u64::MAX >> (63 - ((end - 1) & 63))));
-                return most;
-            }
-            if unused < 64 {
-                *word &= !ahead | (u64::MAX << unused);
-                return next - frame.index();
-            }
-            *word &= !ahead;
-            at = next;
+        let word = &mut self.accessed[frame.index() >> 6];
+        let used = (!*word >> (frame.0 & 63)).trailing_zeros() as usize; // 64 if all up to its end
+        if used < 64 && used < most {
+            // The carry runs through the ones from `frame` on, and clears them.
+            *word &= word.wrapping_add(bit(frame));
+            return used;
         }
-        most
+        self.take_words(frame.index(), most)
     }
 
     #[inline(always)]
@@ -99,7 +113,7 @@ impl Witness for Bits {
 
     fn launder(&mut self, frame: Frame) {
         self.laundered += u64::from(self.is_dirty(frame));
-        self.dirty[frame.index() >> 6] &= !bit(frame);
+        self.clean(frame);
     }
 }
 
@@ -133,12 +147,16 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_loaded_is_clean() {
+    fn bits_are_set_and_cleared_one_by_one() {
         let mut bits = Bits::new(65);
         bits.dirty_if(Frame(64), true);
         assert!(bits.is_dirty(Frame(64)) && !bits.is_dirty(Frame(0)));
-        bits.load(Frame(64), true);
+        bits.clean(Frame(64));
+        bits.set_accessed(Frame(64), true);
         assert!(!bits.is_dirty(Frame(64)) && bits.take_accessed(Frame(64)));
+        bits.access(Frame(64));
+        bits.set_accessed(Frame(64), false);
+        assert!(!bits.take_accessed(Frame(64)));
         bits.dirty_if(Frame(64), true);
         bits.dirty_if(Frame(64), false);
         bits.launder(Frame(64));

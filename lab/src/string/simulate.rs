@@ -105,10 +105,9 @@ impl Visitor for Drive<'_> {
         let next = next_uses(self.string);
         let mut at = 0;
         self.string.for_each(|item| match item {
-            Item::Free(page) => memory.free_page(page),
+            Item::Free(page) => memory.free_page(page, at as u64),
             Item::Reference(page, write) => {
-                memory.bits.now += 1;
-                let frame = memory.reference(page, write);
+                let frame = memory.reference(page, write, at as u64 + 1);
                 memory.policy.foretell(frame, next[at]);
                 at += 1;
             }
@@ -135,15 +134,31 @@ fn next_uses(string: &RefString) -> Vec<u64> {
     next
 }
 
+/// Which page is in which frame.
+#[derive(Default)]
+struct Places {
+    frame_of: Vec<u32>, // by page
+    page_of: Vec<u32>,  // by frame; of a free frame, the next one that is free
+    free: u32,          // the first free frame
+}
+
+impl Places {
+    /// Of so many pages and frames, all frames free: the lowest is the first to be used.
+    fn new(pages: u32, frames: usize) -> Places {
+        Places {
+            frame_of: vec![NONE; pages as usize],
+            page_of: (1..frames as u32).chain([NONE]).collect(),
+            free: 0,
+        }
+    }
+}
+
 /// A memory under a policy.
 struct Memory<P> {
     policy: P,
     bits: Bits,
-    frame_of: Vec<u32>, // by page
-    page_of: Vec<u32>,  // by frame
-    free: Vec<u32>,     // frames that were given back
-    untouched: u32,     // the lowest frame that was never used
-    loaded: bool,       // accessed bit of a page just loaded
+    places: Places,
+    loaded: bool, // accessed bit of a page just loaded
     faults: u64,
     writebacks: u64,
     total: u64,       // references of the string
@@ -157,10 +172,7 @@ impl<P: Registered> Memory<P> {
             loaded: policy.load_is_use(),
             policy,
             bits: Bits::new(parameters.frames),
-            frame_of: vec![NONE; string.pages() as usize],
-            page_of: vec![NONE; parameters.frames],
-            free: Vec::new(),
-            untouched: 0,
+            places: Places::new(string.pages(), parameters.frames),
             faults: 0,
             writebacks: 0,
             total: string.len() as u64,
@@ -181,8 +193,7 @@ impl<P: Registered> Memory<P> {
         let mut at = 0;
         while at < total {
             while let Some(free) = frees.next_if(|free| free.at <= at as u64) {
-                self.bits.now = at as u64;
-                self.free_page(free.page);
+                self.free_page(free.page, at as u64);
             }
             let free_at = frees.peek().map_or(u64::MAX, |free| free.at);
             let end = (total as u64).min(free_at).min(beat) as usize;
@@ -194,10 +205,13 @@ impl<P: Registered> Memory<P> {
                 beat += period;
             }
         }
-        frees.for_each(|free| self.free_page(free.page));
+        frees.for_each(|free| self.free_page(free.page, total as u64));
     }
 
-    /// References without anything in between.
+    /// References without anything in between, after the first so many.
+    ///
+    /// The places are this function's own meanwhile: what is handed to calls out of the loop may have
+    /// changed after them, and its arrays' addresses and lengths would be loaded at every use.
     #[inline]
     fn stretch<const WRITES: bool>(
         &mut self,
@@ -205,94 +219,98 @@ impl<P: Registered> Memory<P> {
         first: u64,
         touch: impl Fn(&mut P, Frame),
     ) {
-        let mut now = first;
-        for block in entries.chunks(BLOCK) {
+        let mut places = std::mem::take(&mut self.places);
+        for (at, block) in entries.chunks(BLOCK).enumerate() {
+            let first = first + (at * BLOCK) as u64;
             let seen = block.iter().fold(0, |seen, &entry| {
                 let page = entry & !WRITE;
-                seen ^ self.frame_of[page as usize] ^ self.policy.peek(PageId(page.into()))
+                seen ^ places.frame_of[page as usize] ^ self.policy.peek(PageId(page.into()))
             });
             black_box(seen);
-            for &entry in block {
-                now += 1;
-                self.serve::<WRITES>(entry, now, &touch);
+            for (at, &entry) in block.iter().enumerate() {
+                self.serve::<WRITES>(&mut places, entry, first + at as u64 + 1, &touch);
             }
         }
+        self.places = places;
     }
 
-    /// The reference number `now`, from 1.
-    #[inline(always)]
-    fn serve<const WRITES: bool>(&mut self, entry: u32, now: u64, touch: &impl Fn(&mut P, Frame)) {
-        let page = entry & !WRITE;
-        let frame = self.frame_of[page as usize];
-        let frame = if frame == NONE {
-            self.bits.now = now;
-            self.load::<WRITES>(page)
-        } else {
-            if P::READS_BITS {
-                self.bits.access(Frame(frame));
-            }
-            touch(&mut self.policy, Frame(frame));
-            Frame(frame)
-        };
-        if WRITES {
-            self.bits.dirty_if(frame, entry & WRITE != 0);
-        }
-    }
-
-    /// One reference; its frame.
-    fn reference(&mut self, page: u32, write: bool) -> Frame {
-        let mut frame = Frame(self.frame_of[page as usize]);
-        if frame.0 == NONE {
-            frame = self.load::<true>(page);
-        } else {
-            self.bits.access(frame);
-        }
-        self.bits.dirty_if(frame, write);
+    /// One reference, the number `now`, from 1; its frame.
+    fn reference(&mut self, page: u32, write: bool, now: u64) -> Frame {
+        let mut places = std::mem::take(&mut self.places);
+        let entry = page | if write { WRITE } else { 0 };
+        let frame = self.serve::<true>(&mut places, entry, now, &|_, _| {});
+        self.places = places;
         frame
     }
 
     #[inline(always)]
-    fn load<const WRITES: bool>(&mut self, page: u32) -> Frame {
+    fn serve<const WRITES: bool>(
+        &mut self,
+        places: &mut Places,
+        entry: u32,
+        now: u64,
+        touch: &impl Fn(&mut P, Frame),
+    ) -> Frame {
+        let page = entry & !WRITE;
+        let mut frame = Frame(places.frame_of[page as usize]);
+        if frame.0 == NONE {
+            self.bits.now = now;
+            frame = self.load::<WRITES>(places, page);
+        } else {
+            if P::READS_BITS {
+                self.bits.access(frame);
+            }
+            touch(&mut self.policy, frame);
+        }
+        if WRITES {
+            self.bits.dirty_if(frame, entry & WRITE != 0);
+        }
+        frame
+    }
+
+    #[inline(always)]
+    fn load<const WRITES: bool>(&mut self, places: &mut Places, page: u32) -> Frame {
         self.faults += 1;
         let id = PageId(page.into());
-        let frame = if self.untouched as usize == self.page_of.len() && self.free.is_empty() {
+        let frame = if places.free == NONE {
             let frame = self.policy.replace(id, &mut self.bits).expect("memory is full");
-            let old = self.page_of[frame.index()];
-            self.frame_of[old as usize] = NONE;
+            let old = std::mem::replace(&mut places.page_of[frame.index()], page);
+            places.frame_of[old as usize] = NONE;
             if WRITES {
                 self.writebacks += u64::from(self.bits.is_dirty(frame));
             }
             frame
         } else {
-            self.fill(id)
+            let frame = Frame(places.free);
+            places.free = std::mem::replace(&mut places.page_of[frame.index()], page);
+            self.fill(frame, id);
+            frame
         };
-        self.page_of[frame.index()] = page;
-        self.frame_of[page as usize] = frame.0;
-        if P::READS_BITS || WRITES {
-            self.bits.load(frame, self.loaded);
+        places.frame_of[page as usize] = frame.0;
+        if P::READS_BITS {
+            self.bits.set_accessed(frame, self.loaded);
+        }
+        if WRITES {
+            self.bits.clean(frame);
         }
         frame
     }
 
-    /// Puts a page into a free frame.
+    /// A page is in a frame that was free.
     #[cold]
-    fn fill(&mut self, id: PageId) -> Frame {
-        let frame = self.free.pop().unwrap_or_else(|| {
-            self.untouched += 1;
-            self.untouched - 1
-        });
-        self.policy.insert(Frame(frame), id);
+    fn fill(&mut self, frame: Frame, id: PageId) {
+        self.policy.insert(frame, id);
         self.in_use(1, self.bits.now - 1);
-        Frame(frame)
     }
 
-    /// The page is gone for good; so is its frame's dirt.
-    fn free_page(&mut self, page: u32) {
-        let frame = std::mem::replace(&mut self.frame_of[page as usize], NONE);
+    /// The page is gone for good after so many references; so is its frame's dirt.
+    fn free_page(&mut self, page: u32, since: u64) {
+        let frame = std::mem::replace(&mut self.places.frame_of[page as usize], NONE);
         if frame != NONE {
             self.policy.remove(Frame(frame));
-            self.free.push(frame);
-            self.in_use(-1, self.bits.now);
+            let next = std::mem::replace(&mut self.places.free, frame);
+            self.places.page_of[frame as usize] = next;
+            self.in_use(-1, since);
         }
     }
 

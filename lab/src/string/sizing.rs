@@ -99,7 +99,8 @@ impl<P: Registered + Sizing> Memory<P> {
         let index = frame.index();
         self.frame_of[page as usize] = frame.0;
         (self.page_of[index], self.owner[index]) = (page, process as u32);
-        self.bits.load(frame, self.policies[process].load_is_use());
+        self.bits.set_accessed(frame, self.policies[process].load_is_use());
+        self.bits.clean(frame);
         self.policies[process].insert(frame, PageId(page.into()));
         frame
     }

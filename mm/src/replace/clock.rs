@@ -63,45 +63,39 @@ impl Registered for Clock {
 }
 
 impl Clock {
-    /// Turns the hand to the frame to be evicted.
+    /// The frame to be evicted, to which the hand turns, and the one after it.
     ///
     /// One lap clears every bit, so on a quiet machine the hand ends on an unused frame. On a busy one
     /// that frame may be in use again; it goes anyway, so that the search ends.
     #[inline(always)]
-    fn turn(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
-        let mut hand = self.hand?;
+    fn turn(&self, hand: Frame, witness: &mut dyn Witness) -> [Frame; 2] {
         if !self.in_order {
-            return self.walk(witness);
+            return self.walk(hand, witness);
         }
         // The frames ahead of the hand have the next numbers: their bits are taken in runs.
-        let (mut left, end) = (self.len, self.first.0 + self.len as u32);
-        loop {
-            let most = left.min((end - hand.0) as usize);
-            let used = witness.take_accessed_run(hand, most);
-            hand.0 += used as u32;
-            left -= used;
-            if used < most {
-                break;
-            }
-            hand = self.first; // the run went to the end, or once around from the start
-            if left == 0 {
-                hand = self.hand?;
-                break;
-            }
+        let (first, ahead) = (self.first, self.len - (hand.0 - self.first.0) as usize);
+        let used = witness.take_accessed_run(hand, ahead);
+        if used < ahead {
+            let victim = Frame(hand.0 + used as u32);
+            return [victim, if used + 1 == ahead { first } else { Frame(victim.0 + 1) }];
         }
-        self.hand = Some(hand);
-        Some(hand)
+        // Around: if all are used, it is the one where the lap began.
+        let used = witness.take_accessed_run(first, self.len - ahead);
+        let victim = Frame(first.0 + used as u32);
+        [victim, self.rings.next(victim)]
     }
 
     /// The same along the ring.
     #[cold]
-    fn walk(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
-        let mut left = self.len;
-        while left > 0 && witness.take_accessed(self.hand?) {
-            self.rings.rotate(&mut self.hand);
-            left -= 1;
+    fn walk(&self, hand: Frame, witness: &mut dyn Witness) -> [Frame; 2] {
+        let mut victim = hand;
+        for _ in 0..self.len {
+            if !witness.take_accessed(victim) {
+                break;
+            }
+            victim = self.rings.next(victim);
         }
-        self.hand
+        [victim, self.rings.next(victim)]
     }
 }
 
@@ -120,7 +114,8 @@ impl Policy for Clock {
     }
 
     fn evict(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
-        let victim = self.turn(witness)?;
+        let [victim, _] = self.turn(self.hand?, witness);
+        self.hand = Some(victim);
         self.remove(victim);
         Some(victim)
     }
@@ -128,14 +123,8 @@ impl Policy for Clock {
     #[inline(always)]
     fn replace(&mut self, _page: PageId, witness: &mut dyn Witness) -> Option<Frame> {
         // The new page takes the place of the old one: just behind the hand, once that moves on.
-        let victim = self.turn(witness)?;
-        if self.in_order {
-            let next = victim.0 + 1;
-            let end = self.first.0 + self.len as u32;
-            self.hand = Some(if next == end { self.first } else { Frame(next) });
-        } else {
-            self.rings.rotate(&mut self.hand);
-        }
+        let [victim, next] = self.turn(self.hand?, witness);
+        self.hand = Some(next);
         Some(victim)
     }
 

@@ -55,9 +55,9 @@ impl Sieve {
         (Some(next) != self.oldest).then_some(next)
     }
 
-    /// Moves the hand to a frame that is not in use, which stays in the ring.
-    #[inline]
-    fn sift(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
+    /// The frame where the hand comes to rest: one that is not in use.
+    #[inline(always)]
+    fn sift(&self, witness: &mut dyn Witness) -> Option<Frame> {
         let mut candidate = self.hand.or(self.oldest)?;
         // One lap clears every bit. On a busy machine the frame where it started may be in use
         // again; it goes anyway, so that the search ends.
@@ -67,7 +67,6 @@ impl Sieve {
             }
             candidate = self.rings.next(candidate);
         }
-        self.hand = self.newer(candidate);
         Some(candidate)
     }
 }
@@ -90,20 +89,17 @@ impl Policy for Sieve {
 
     fn evict(&mut self, witness: &mut dyn Witness) -> Option<Frame> {
         let victim = self.sift(witness)?;
+        self.hand = Some(victim);
         self.remove(victim);
         Some(victim)
     }
 
-    #[inline]
+    #[inline(always)]
     fn replace(&mut self, _page: PageId, witness: &mut dyn Witness) -> Option<Frame> {
         let victim = self.sift(witness)?;
-        if self.oldest == Some(victim) {
-            // The oldest becomes the newest: the ring turns, and no link changes.
-            self.rings.rotate(&mut self.oldest);
-        } else {
-            self.rings.remove(&mut self.oldest, victim);
-            self.rings.insert_before(&mut self.oldest, victim);
-        }
+        let hand = self.newer(victim);
+        self.rings.make_last(&mut self.oldest, victim);
+        self.hand = hand;
         Some(victim)
     }
 
