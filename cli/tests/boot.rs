@@ -6,7 +6,7 @@ use std::process::Output;
 
 use assert_cmd::Command;
 use serde_json::Value;
-use vellum_emulator::qemu;
+use vellum_emulator::{qemu, system};
 
 fn boot(arguments: &[&str]) -> Command {
     let mut command = Command::cargo_bin("vellum").expect("the command is built");
@@ -41,6 +41,17 @@ fn a_programs_output_and_the_report_do_not_mix() {
         assert!(stderr.contains(part), "no `{part}` in: {stderr}");
     }
     assert!(!stderr.contains("leaked"), "{stderr}");
+}
+
+#[test]
+fn standard_input_is_the_programs() {
+    if !support::can_boot() || system::busybox().is_none() {
+        return;
+    }
+    let output = boot(&["--", "/bin/busybox", "sort"]).write_stdin("b\nc\na\n").output();
+    let output = output.expect("the command starts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "a\nb\nc\n");
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //!     programs ─▶ archive ─┐
 //!     kernel's image ──────┼─▶ QEMU ─▶ console ─▶ output, events
-//!     an empty swap disk ──┘
+//!     an empty swap disk ──┤
+//!     input, when asked ───┘
 //! ```
 //!
 //! The kernel is told what memory it may use, and QEMU has a little more for the kernel itself:
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 use crate::console::{Console, Event, Part};
 use crate::image::{self, ImageError};
+use crate::input::Input;
 use crate::programs::{BuildError, Compiler};
 use crate::qemu::{self, DiskFile, Exit, Qemu, QemuError};
 use crate::system::{self, SystemError};
@@ -130,8 +132,8 @@ pub enum BootError {
 
 impl Boot {
     /// Boots, and passes what comes to `on` until the program ends. Returns its exit code, or 128
-    /// and the signal that killed it.
-    pub fn run(&self, mut on: impl FnMut(Part<'_>)) -> Result<u8, BootError> {
+    /// and the signal that killed it. What it reads from its console is `input`; without, nothing.
+    pub fn run(&self, input: Option<Input>, mut on: impl FnMut(Part<'_>)) -> Result<u8, BootError> {
         // What may be missing is looked for before anything is built.
         qemu::find()?;
         let image = image::image()?;
@@ -148,7 +150,7 @@ impl Boot {
             on(part);
         };
         let mut console = Console::default();
-        let exit = machine.run(|bytes| console.feed(bytes, &mut listen))?;
+        let exit = machine.run(input, |bytes| console.feed(bytes, &mut listen))?;
         console.finish(&mut listen);
         match (exit, code, refusal) {
             (Exit::Code(DONE), Some(code), _) => Ok(code),

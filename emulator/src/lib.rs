@@ -3,6 +3,7 @@
 //! ```text
 //!     kernel/user/*.c ──gcc──▶ programs ──▶ archive ──▶ QEMU ──▶ console ──▶ output, events
 //!                                busybox ──▶                kernel image
+//!                                                  input ──▶
 //! ```
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ pub mod archive;
 pub mod boot;
 pub mod console;
 pub mod image;
+pub mod input;
 pub mod programs;
 pub mod qemu;
 pub mod system;

@@ -1,7 +1,8 @@
 //! A machine: QEMU with a kernel in it, from start to exit.
 //!
 //! QEMU emulates the processor itself (TCG), so the machine is the same everywhere. Its serial line
-//! is QEMU's standard output; what the kernel leaves with is QEMU's exit status. A machine that
+//! is QEMU's standard output, the line by which it asks for [`input`] is QEMU's standard input; what
+//! the kernel leaves with is QEMU's exit status. A machine that
 //! resets itself (a triple fault) ends with status 0, which therefore is never a success.
 //!
 //! The child is killed when whoever runs it stops listening, when it takes too long or says too
@@ -10,6 +11,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,10 +21,22 @@ use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::input::{self, Input};
+
 /// Names another QEMU.
 const NAMED: &str = "VELLUM_QEMU_SYSTEM";
 /// The QEMU that is looked for on the path.
 const QEMU: &str = "qemu-system-x86_64";
+
+/// What gives a machine a virtio console for [`input`]: its other end is QEMU's standard input.
+const INPUT: [&str; 6] = [
+    "-chardev",
+    "socket,id=input,fd=0",
+    "-device",
+    "virtio-serial-pci",
+    "-device",
+    "virtconsole,chardev=input",
+];
 
 /// How often limits are looked at while nothing comes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -104,6 +118,12 @@ pub enum QemuError {
         /// Why.
         source: io::Error,
     },
+    /// What the machine was to read could not be read.
+    #[error("cannot read the input: {source}")]
+    Input {
+        /// Why.
+        source: io::Error,
+    },
     /// QEMU did not start the machine, or was killed.
     #[error("{} ended with {status}: {}", .qemu.display(), .message.trim())]
     Failed {
@@ -149,9 +169,14 @@ impl Qemu {
         }
     }
 
-    /// Runs the machine to its end. What it says is passed to `on_output` as it comes, in parts
-    /// that end anywhere; [`Console`](crate::console::Console) knows what is what.
-    pub fn run(&self, mut on_output: impl FnMut(&[u8])) -> Result<Exit, QemuError> {
+    /// Runs the machine to its end. Its programs read `input` when they want to; without, they find
+    /// its end. What the machine says is passed to `on_output` as it comes, in parts that end
+    /// anywhere; [`Console`](crate::console::Console) knows what is what.
+    pub fn run(
+        &self,
+        input: Option<Input>,
+        mut on_output: impl FnMut(&[u8]),
+    ) -> Result<Exit, QemuError> {
         let qemu = find()?;
         let broken = |source| QemuError::Broken { qemu: qemu.clone(), source };
         let (output, output_end) = io::pipe().map_err(broken)?;
@@ -159,6 +184,12 @@ impl Qemu {
         let mut command = Command::new(&qemu);
         command.args(self.arguments());
         command.stdin(Stdio::null()).stdout(output_end).stderr(errors_end);
+        let mut unread = None;
+        if let Some(input) = input {
+            let (line, failure) = input::serve(input).map_err(broken)?;
+            command.args(INPUT).stdin(OwnedFd::from(line));
+            unread = Some(failure);
+        }
         let mut child = Killed(command.spawn().map_err(broken)?);
         // It holds our ends of the pipes, which else would never end.
         drop(command);
@@ -191,6 +222,9 @@ impl Qemu {
         if self.stop.as_ref().is_some_and(|stop| stop.load(Relaxed)) {
             return Ok(Exit::Stopped);
         }
+        if let Some(source) = unread.and_then(|failure| failure.take()) {
+            return Err(QemuError::Input { source });
+        }
         exit(status).ok_or_else(|| QemuError::Failed {
             qemu: qemu.clone(),
             status,
@@ -209,7 +243,8 @@ impl Qemu {
             ("-cpu", "max"),
             ("-M", "q35"),
             ("-display", "none"),
-            ("-serial", "stdio"),
+            // Not `stdio`, which would read the input too.
+            ("-serial", "file:/dev/stdout"),
             ("-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
         ] {
             add(option, value.into());

@@ -17,9 +17,10 @@ use vellum_mm::objects::io::RequestId;
 use vellum_mm::spaces::AddressSpace;
 use vellum_mm::{Config, Vm};
 
-use crate::arch::{Hardware, console, cpu};
+use crate::arch::{Hardware, cpu};
 use crate::disks::Disks;
 use crate::files::Files;
+use crate::input::Input;
 use crate::options::Options;
 use crate::pc::Pc;
 use crate::report::ProcessReport;
@@ -67,8 +68,8 @@ pub(crate) struct Kernel {
     pub(crate) peaks: Peaks,
     /// What was in use before the first process.
     pub(crate) boot: Census,
-    /// What was typed and not yet read.
-    pub(crate) console_input: VecDeque<u8>,
+    /// What programs read from the console.
+    pub(crate) input: Input,
     /// What chance is drawn from.
     chance: Pcg64Mcg,
     /// Set once the machine is to stop, with its exit code.
@@ -158,7 +159,7 @@ impl Kernel {
             shown: 0,
             peaks: Peaks::default(),
             boot: vm.census(),
-            console_input: VecDeque::new(),
+            input: Input::new(hardware.input.take()),
             chance,
             stopping: None,
             vm,
@@ -253,13 +254,11 @@ impl Kernel {
         self.chance.fill_bytes(bytes);
     }
 
-    /// Takes what was typed.
-    pub(crate) fn poll_console(&mut self) {
-        while let Some(byte) = console::read() {
-            self.console_input.push_back(byte);
-        }
-        if !self.console_input.is_empty() {
-            self.wake_all(|wait| wait == Wait::Console);
+    /// Takes what has come of the machine's input.
+    #[inline]
+    pub(crate) fn poll_input(&mut self) {
+        if self.input.poll() {
+            self.wake_all(|wait| matches!(wait, Wait::Console | Wait::Poll));
         }
     }
 

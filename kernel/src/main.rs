@@ -29,6 +29,8 @@ mod fault;
 #[cfg(image)]
 mod files;
 #[cfg(image)]
+mod input;
+#[cfg(image)]
 mod kernel;
 #[cfg(image)]
 mod memory_map;

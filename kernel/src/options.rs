@@ -21,8 +21,6 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     /// `counters=`: nanoseconds between two lines of counters; 0 for none.
     pub(crate) counters_nanos: u64,
-    /// `input=1`: who reads the console waits for what is typed; otherwise it has ended.
-    pub(crate) input: bool,
     /// The program and its arguments.
     pub(crate) program: Vec<String>,
 }
@@ -41,7 +39,6 @@ impl Options {
             page_cluster: 3,
             seed: 0,
             counters_nanos: 0,
-            input: false,
             program: Vec::new(),
         };
         let mut words = line.split_ascii_whitespace();
@@ -60,7 +57,6 @@ impl Options {
                 "page-cluster" => options.page_cluster = number()?.min(5) as u8,
                 "seed" => options.seed = number()?,
                 "counters" => options.counters_nanos = number()?,
-                "input" => options.input = number()? != 0,
                 _ => return Err(format!("`{word}` is no option of the kernel")),
             }
         }

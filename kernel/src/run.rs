@@ -15,7 +15,7 @@ use crate::tasks::{Redo, State, Tid};
 
 /// How long a thread runs while others want to.
 const SLICE_NANOS: u64 = 10_000_000;
-/// How often a processor without work looks at disks and clocks.
+/// How often a processor without work looks at devices and clocks.
 const IDLE_NANOS: u64 = 1_000_000;
 
 /// Serves for ever; ends the machine when the first process has ended.
@@ -27,7 +27,7 @@ pub(crate) fn serve() -> ! {
             kernel.stop();
         }
         kernel.poll_disks();
-        kernel.poll_console();
+        kernel.poll_input();
         kernel.wake_sleepers(cpu::nanos());
         let Some(tid) = kernel.ready.pop_front() else {
             set_timer(&mut period, IDLE_NANOS);
@@ -170,7 +170,7 @@ impl Kernel {
         match interrupt {
             Interrupt::Timer => {
                 self.poll_disks();
-                self.poll_console();
+                self.poll_input();
                 self.wake_sleepers(cpu::nanos());
                 self.show_counters();
                 if self.ready.is_empty() {
@@ -182,6 +182,7 @@ impl Kernel {
             }
             Interrupt::Device(_) => {
                 self.poll_disks();
+                self.poll_input();
                 true
             }
             Interrupt::Shootdown | Interrupt::Spurious => true,

@@ -4,14 +4,16 @@
 //! which keeps the file honest, and of a run on the kernel, on machines of several kinds. What is
 //! missing (QEMU, a C compiler, busybox) is told in a line that starts with `SKIP`.
 
-use std::io::{self, Write as _};
+use std::io::{self, Cursor, Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
 use vellum_emulator::boot::{Boot, BootError};
 use vellum_emulator::console::{Event, OutOfMemory, Part};
+use vellum_emulator::input::Input;
 use vellum_emulator::programs::{Compiler, PROGRAMS, Program};
 use vellum_emulator::{qemu, system};
 
@@ -66,8 +68,13 @@ impl Said {
 }
 
 fn run(boot: &Boot) -> Said {
+    run_on(boot, None)
+}
+
+/// Runs a program that can read `input`.
+fn run_on(boot: &Boot, input: Option<Input>) -> Said {
     let (mut output, mut report, mut kills) = (Vec::new(), Value::Null, Vec::new());
-    let ended = boot.run(|part| match part {
+    let ended = boot.run(input, |part| match part {
         Part::Output(bytes) => output.extend_from_slice(bytes),
         Part::Event(Event::Report(fields)) => report = fields,
         Part::Event(Event::OutOfMemory(kill)) => kills.push(kill),
@@ -196,6 +203,75 @@ fn a_shell_sorts_as_it_does_on_linux() {
     let native = String::from_utf8_lossy(&native.stdout).replace(here, "/etc/lines.txt");
     assert_eq!(said.output, native);
     assert_eq!(native.lines().count(), 5, "{native}");
+}
+
+/// A hundred thousand bytes, of all values.
+fn bytes_of_all_values() -> Vec<u8> {
+    (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+#[test]
+fn programs_read_every_byte_of_the_input_and_its_end() {
+    let Some(sum) = shell("sha256sum; cat; echo end") else { return };
+    let sent = bytes_of_all_values();
+    let said = run_on(&sum, Some(Box::new(Cursor::new(sent.clone()))));
+    assert!(matches!(said.ended, Ok(0)), "{:?}", said.ended);
+    let busybox = system::busybox().expect("it was there before");
+    let mut native = Command::new(busybox);
+    native.arg("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut native = native.spawn().expect("it runs");
+    native.stdin.take().expect("it is piped").write_all(&sent).expect("it reads");
+    let native = native.wait_with_output().expect("it ends").stdout;
+    assert_eq!(said.output, String::from_utf8_lossy(&native) + "end\n");
+}
+
+#[test]
+fn input_that_no_program_reads_is_left_to_others() {
+    let Some(boot) = machine(&["/bin/hello"]) else { return };
+    let (sender, untouched) = mpsc::channel();
+    let tell = move |_: &mut [u8]| {
+        sender.send(()).expect("the test waits");
+        0
+    };
+    let said = run_on(&boot, Some(Box::new(Reads(tell))));
+    assert!(matches!(said.ended, Ok(0)), "{:?}", said.ended);
+    assert_eq!(untouched.recv(), Err(mpsc::RecvError), "the input was read");
+}
+
+/// Somebody types only after a program has said something: a program that waits is not the end, and a
+/// wait with a limit ends without any input.
+#[test]
+fn a_conversation_goes_back_and_forth() {
+    let script = "read -t 0.1 x || echo late; read x; echo got $x; read y z; echo and $z";
+    let Some(boot) = shell(script) else { return };
+    let (typist, typed) = mpsc::channel::<&[u8]>();
+    let typing = move |bytes: &mut [u8]| {
+        let line = typed.recv().unwrap_or_default();
+        bytes[..line.len()].copy_from_slice(line);
+        line.len()
+    };
+    let mut lines: Vec<&[u8]> = vec![b"three four\n", b"one\n"];
+    let mut output = Vec::new();
+    let answers: [&[u8]; 2] = [b"late\n", b"got one\n"];
+    let ended = boot.run(Some(Box::new(Reads(typing))), |part| {
+        if let Part::Output(bytes) = part {
+            output.extend_from_slice(bytes);
+            if answers.iter().any(|answer| output.ends_with(answer)) {
+                typist.send(lines.pop().expect("each answer comes once")).expect("it is read");
+            }
+        }
+    });
+    assert!(matches!(ended, Ok(0)), "{ended:?}");
+    assert_eq!(String::from_utf8_lossy(&output), "late\ngot one\nand four\n");
+}
+
+/// Reads by a function, which tells how many bytes it has put in the buffer.
+struct Reads<F>(F);
+
+impl<F: FnMut(&mut [u8]) -> usize> Read for Reads<F> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(self.0(bytes))
+    }
 }
 
 #[test]

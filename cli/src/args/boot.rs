@@ -17,7 +17,8 @@ use super::Format;
 ///
 /// What the program prints goes to standard output as it comes. The report (faults, reclaim,
 /// memory, processes, as of `replay`) follows on standard error, so that output can be piped; with
-/// --format json it is the other way round.
+/// --format json it is the other way round. Standard input is read when the program wants it: from a
+/// file, a pipe, or line by line from a terminal, where /bin/sh -i is a shell with a prompt.
 ///
 /// Programs in /bin: hello, forktest (copy-on-write), memory (what each call costs in faults),
 /// churn (more memory than there is), threads, files, signals, pipes, oom, stress; and sh, sort,
@@ -70,6 +71,8 @@ const BOOT_EXAMPLES: &str = "Examples:
   vellum boot --memory 32M --swap none -- /bin/oom              until the kernel kills it
   vellum boot --cpus 4 --memory 48M -- /bin/stress 1000 7       chance, with every byte checked
   vellum boot -- /bin/sh -c 'sort /etc/lines.txt | sha256sum'   with busybox-static installed
+  vellum boot -- /bin/sort < words                              standard input is the program's
+  vellum boot -- /bin/sh -i                                     a shell; Ctrl-D ends it
   vellum boot --add a.out -- /bin/a.out                         a program of yours";
 
 fn range(bounds: RangeInclusive<i64>) -> RangedI64ValueParser<u32> {

@@ -87,7 +87,7 @@ fn interrupts() -> Result<Arc<AtomicBool>> {
 /// Runs the machine and shows what it says; `None` if it was interrupted.
 fn listen(boot: &Boot, mut live: Live) -> Result<Option<BootReport>> {
     let (mut measured, mut oom_kills, mut passed_on) = (None, Vec::new(), Ok(()));
-    let ended = boot.run(|part| match part {
+    let ended = boot.run(Some(live.input()), |part| match part {
         Part::Output(bytes) if passed_on.is_ok() => passed_on = live.output(bytes),
         Part::Event(Event::Counters(counters)) => live.counters(&counters),
         Part::Event(Event::OutOfMemory(kill)) => oom_kills.push(kill),

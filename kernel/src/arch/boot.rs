@@ -11,7 +11,7 @@
 //!                 [511]  0xffff_ffff_8000_0000 …  0 … 1 GiB      the image
 //! ```
 //!
-//! All are pages of 1 GiB, which are also what the memory manager's direct map is made of; a
+//! All are pages of 1 GiB, which are also what most of the direct map is made of later; a
 //! processor without them is told so on the console. These tables allow everything;
 //! [`paging`](super::paging) replaces them before anything else runs.
 

@@ -1,6 +1,6 @@
 //! The serial console, the way out, and panics.
 //!
-//! Everything the kernel says goes to COM1 (a 16550, without interrupts). Lines for programs start
+//! Everything the kernel says goes to COM1 (a 16550, without interrupts); nothing comes from there. Lines for programs start
 //! with `@` and go on with one JSON object; all others are for people.
 //!
 //! A panic prints one line and leaves. It must print even if this very processor holds the lock: it
@@ -17,8 +17,6 @@ use super::port;
 const COM1: u16 = 0x3f8;
 /// Bit of the line status: the transmitter takes another byte.
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
-/// Bit of the line status: a byte has arrived.
-const RECEIVED: u8 = 1;
 /// How often a panic tries to get the lock.
 const TRIES: u32 = 1_000_000;
 
@@ -71,19 +69,6 @@ pub(super) fn init() {
 /// Writes bytes as they are, whole: no other processor writes in between.
 pub(crate) fn write(bytes: &[u8]) {
     SERIAL.lock().send(bytes);
-}
-
-/// The next byte that was received, if there is one.
-pub(crate) fn read() -> Option<u8> {
-    let _line = SERIAL.lock();
-    // SAFETY: reading the line status has no effect.
-    let status = unsafe { port::read_u8(COM1 + 5) };
-    // A line without a device reads as ones.
-    if status == u8::MAX || status & RECEIVED == 0 {
-        return None;
-    }
-    // SAFETY: a serial line gives up the byte and knows no memory.
-    Some(unsafe { port::read_u8(COM1) })
 }
 
 /// Whether the last line has ended, so that another one would not break it.

@@ -9,17 +9,16 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ptr::NonNull;
 
 use bitflags::bitflags;
 use vellum_mm::addr::{Frame, PAGE_BYTES};
 use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction, PciRoot};
-use virtio_drivers::transport::pci::{PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, virtio_device_type};
+use virtio_drivers::transport::pci::PciTransport;
+use virtio_drivers::transport::pci::bus::{DeviceFunction, PciRoot};
 use virtio_drivers::transport::{DeviceType, Transport};
-use virtio_drivers::{BufferDirection, Hal};
 
-use super::{PhysicalMemory, cpu, paging, pci, trap};
+use super::virtio::{self, Dma};
+use super::{PhysicalMemory, pci, trap};
 
 /// Requests that can be under way: a power of two, and more than the parts of the longest request.
 const REQUESTS: usize = 128;
@@ -86,11 +85,8 @@ pub(crate) struct DiskError;
 /// All disks of the machine. Once, at boot.
 pub(super) fn find() -> Vec<Disk> {
     let mut root = pci::root();
-    let is_disk =
-        |found: &(DeviceFunction, _)| virtio_device_type(&found.1) == Some(DeviceType::Block);
-    let found: Vec<_> = root.enumerate_bus(0).filter(is_disk).collect();
     let mut disks = Vec::new();
-    for (device, _) in found {
+    for device in virtio::find(&mut root, DeviceType::Block) {
         match Disk::new(&mut root, device, disks.len()) {
             Ok(disk) => disks.push(disk),
             Err(error) => println!("the disk at PCI {device} cannot be used: {error}"),
@@ -105,16 +101,14 @@ impl Disk {
         device: DeviceFunction,
         number: usize,
     ) -> Result<Disk, virtio_drivers::Error> {
-        pci::enable(root, device);
-        let transport = PciTransport::new::<Dma, _>(root, device);
-        let mut transport = transport.map_err(|_| virtio_drivers::Error::Unsupported)?;
+        let mut transport = virtio::transport(root, device)?;
         let features = transport.begin_init(Features::all());
         let capacity = |offset| transport.read_config_space::<u32>(offset).map(u64::from);
         let sectors = capacity(0)? | capacity(4)? << 32;
         let indirect = features.contains(Features::INDIRECT);
         let queue = VirtQueue::new(&mut transport, QUEUE, indirect, false)?;
         let interrupts = number < usize::from(trap::DEVICE_LAST - trap::DEVICE_FIRST)
-            && use_message(root, device, trap::DEVICE_FIRST + number as u8);
+            && virtio::use_message(root, device, QUEUE, trap::DEVICE_FIRST + number as u8);
         transport.finish_init();
         Ok(Disk {
             queue,
@@ -222,70 +216,4 @@ impl Pending {
         outputs.push(status);
         with(&[header], &mut outputs)
     }
-}
-
-/// Makes the device announce by `vector` what it has done; whether it can.
-///
-/// The crate leaves interrupts alone, so the queue's message is chosen here, in the structure of
-/// registers that virtio 1.2, 4.1.4.3, describes.
-fn use_message(root: &mut PciRoot<pci::Ports>, device: DeviceFunction, vector: u8) -> bool {
-    const VENDOR: u8 = 9;
-    const QUEUE_SELECT: usize = 22;
-    const QUEUE_MESSAGE: usize = 26;
-    const BYTES: u64 = 56;
-    let common = root.capabilities(device).find(|capability| {
-        capability.id == VENDOR
-            && (capability.private_header >> 8) as u8 == VIRTIO_PCI_CAP_COMMON_CFG
-    });
-    let Some(common) = common else { return false };
-    let bar = pci::Ports.read_word(device, common.offset + 4) as u8;
-    let offset = pci::Ports.read_word(device, common.offset + 8);
-    let Some(registers) = pci::map_bar(root, device, bar, offset, BYTES) else { return false };
-    if !pci::message(root, device, cpu::apic_of(0), vector) {
-        return false;
-    }
-    let register = |at: usize| registers.wrapping_add(at).cast::<u16>();
-    // SAFETY: the structure is mapped, and nobody else uses the device yet.
-    unsafe { register(QUEUE_SELECT).write_volatile(QUEUE) };
-    // SAFETY: as above; message 0 exists.
-    unsafe { register(QUEUE_MESSAGE).write_volatile(0) };
-    // SAFETY: as above. The device answers 0xffff if it has no message left.
-    unsafe { register(QUEUE_MESSAGE).read_volatile() == 0 }
-}
-
-/// How the queue gets memory and addresses.
-struct Dma;
-
-/// Pages of the heap, aligned to pages.
-fn layout(pages: usize) -> core::alloc::Layout {
-    let page = PAGE_BYTES as usize;
-    core::alloc::Layout::from_size_align(pages * page, page).expect("a queue has a few pages")
-}
-
-// SAFETY: memory comes from the heap, zeroed and aligned; addresses are the direct map's, where
-// every buffer lies in one piece; device registers are mapped for good.
-unsafe impl Hal for Dma {
-    fn dma_alloc(pages: usize, _: BufferDirection) -> (u64, NonNull<u8>) {
-        // SAFETY: the layout is not empty: a queue has at least a page.
-        let memory = unsafe { alloc::alloc::alloc_zeroed(layout(pages)) };
-        let memory = NonNull::new(memory).expect("the heap has room for queues");
-        (paging::physical(memory.as_ptr()), memory)
-    }
-
-    unsafe fn dma_dealloc(_: u64, memory: NonNull<u8>, pages: usize) -> i32 {
-        // SAFETY: it was allocated by `dma_alloc` with the same number of pages.
-        unsafe { alloc::alloc::dealloc(memory.as_ptr(), layout(pages)) };
-        0
-    }
-
-    unsafe fn mmio_phys_to_virt(physical: u64, bytes: usize) -> NonNull<u8> {
-        let registers = paging::map_device(physical, bytes as u64);
-        NonNull::new(registers).expect("devices are in the upper half")
-    }
-
-    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> u64 {
-        paging::physical(buffer.cast::<u8>().as_ptr())
-    }
-
-    unsafe fn unshare(_: u64, _: NonNull<[u8]>, _: BufferDirection) {}
 }

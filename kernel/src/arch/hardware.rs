@@ -10,8 +10,9 @@ use vellum_mm::addr::PAGE_BYTES;
 
 use super::acpi::Tables;
 use super::disk::Disk;
+use super::input::Line;
 use super::loader::Loaded;
-use super::{apic, cpu, disk};
+use super::{apic, cpu, disk, input};
 
 /// The machine, as the kernel finds it.
 pub(crate) struct Hardware {
@@ -34,6 +35,8 @@ pub(crate) struct Hardware {
     pub(crate) distances: Option<Vec<Vec<u8>>>,
     /// The disks, in the order of their places on the bus.
     pub(crate) disks: Vec<Disk>,
+    /// Where input comes from, if it comes at all.
+    pub(crate) input: Option<Line>,
 }
 
 /// Processors and memory that are near each other.
@@ -62,6 +65,7 @@ impl Hardware {
             nodes: nodes(&tables, memory, &cpus),
             distances: tables.distances(),
             disks: disk::find(),
+            input: input::find(),
             cpus,
         }
     }

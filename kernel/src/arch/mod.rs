@@ -8,7 +8,7 @@
 //!   paging memory heap functions       the kernel's half of addresses; frames; its own memory
 //!   cpu trap user probe samples reach  a processor, what stops it, ring 3
 //!   apic timer ipi smp                 interrupts, time, the other processors
-//!   pci disk console port              devices
+//!   pci virtio disk input console port devices
 //! ```
 //!
 //! The kernel runs with interrupts off, always; they arrive in ring 3 and in [`cpu::idle`] only. So
@@ -28,6 +28,7 @@ pub(crate) mod disk;
 mod functions;
 mod hardware;
 mod heap;
+pub(crate) mod input;
 pub(crate) mod ipi;
 mod loader;
 mod memory;
@@ -42,6 +43,7 @@ mod start;
 pub(crate) mod timer;
 mod trap;
 pub(crate) mod user;
+mod virtio;
 
 pub(crate) use hardware::Hardware;
 pub(crate) use memory::PhysicalMemory;

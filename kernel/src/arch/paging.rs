@@ -1,21 +1,20 @@
 //! The kernel's half of every address space.
 //!
 //! ```text
-//!   [256…]  0xffff_8000_0000_0000   the direct map: all of RAM, writable, not executable
+//!   [256]   0xffff_8000_0000_0000   the direct map: all of RAM, not executable, and writable but for
+//!                                   the image's code and constants
 //!   [509]   0xffff_fe80_0000_0000   a page of code that programs may execute, if one is lent
 //!   [510]   0xffff_ff00_0000_0000   devices, where they are physically, uncached
 //!   [511]   0xffff_ff80_0000_0000   stacks, each above a page that is not there
 //!           0xffff_ffff_8000_0000   the image: code, constants, variables, each as it must be
 //! ```
 //!
-//! Boot builds a root with all of it. The memory manager then makes roots of its own, with a direct
-//! map in the same place; [`share`] adds the other entries, whose tables all roots have in common,
-//! so that what is mapped there later is seen everywhere. The lower half is the programs'.
+//! Boot builds a root with all of it. The memory manager then makes roots of its own; [`share`] enters
+//! the kernel's half in them, whose tables all roots have in common, so that what is mapped there
+//! later is seen everywhere. The lower half is the programs'.
 //!
-//! Invariant: no page is both writable and executable at its own address. (RAM that holds the code
-//! is also in the direct map, as everything is; [`PhysicalMemory`] refuses its frames.)
-//!
-//! [`PhysicalMemory`]: super::PhysicalMemory
+//! Invariant: no frame can be written at one address and executed by the kernel at another. Otherwise
+//! a stray write through the direct map would change the code.
 
 use core::alloc::Layout;
 use core::arch::asm;
@@ -26,7 +25,7 @@ use spin::Mutex;
 use vellum_mm::addr::{Frame, PAGE_BYTES, TABLE_ENTRIES, VirtAddr};
 use vellum_mm::machine::{Memory, Table};
 use vellum_mm::translate::x86_64::{
-    ACCESSED, Entry, FRAME_MASK, KERNEL_HALF, LARGE, NO_EXECUTE, PRESENT, USER, WRITE,
+    ACCESSED, FRAME_MASK, KERNEL_HALF, LARGE, NO_EXECUTE, PRESENT, USER, WRITE,
 };
 
 use super::{PhysicalMemory, boot};
@@ -44,6 +43,7 @@ pub(super) const PHYSICAL_END: u64 = 1 << 39;
 pub(super) const PAGE: u64 = PAGE_BYTES;
 
 const GIB: u64 = 1 << 30;
+const TWO_MIB: u64 = 2 << 20;
 /// The tables of the firmware are below.
 const FIRMWARE_END: u64 = 4 * GIB;
 /// Where the page of [`lend`] is.
@@ -55,14 +55,12 @@ const DEVICES_INDEX: usize = 510;
 /// Index in a root of stacks and image.
 const IMAGE_INDEX: usize = 511;
 /// What all roots have in common.
-const SHARED: [usize; 3] = [LENT_INDEX, DEVICES_INDEX, IMAGE_INDEX];
+const SHARED: [usize; 4] = [KERNEL_HALF, LENT_INDEX, DEVICES_INDEX, IMAGE_INDEX];
 /// Neither cached nor written through: what device registers want.
 const UNCACHED: u64 = 1 << 4 | 1 << 3;
 
 /// Physical address of the kernel's root; 0 before there is one.
 static ROOT: AtomicU64 = AtomicU64::new(0);
-/// The first physical address beyond RAM.
-static RAM_END: AtomicU64 = AtomicU64::new(0);
 /// Held by who changes the tables below it.
 static CHANGE: Mutex<()> = Mutex::new(());
 
@@ -141,13 +139,8 @@ pub(super) fn physical(pointer: *const u8) -> u64 {
 pub(super) fn init(end: u64) {
     let root = new_page();
     ROOT.store(root, Relaxed);
-    RAM_END.store(end, Relaxed);
-    let gibs = new_page();
-    for gib in 0..end.max(FIRMWARE_END).div_ceil(GIB) {
-        let entry = (gib * GIB) | PRESENT | WRITE | LARGE | NO_EXECUTE;
-        table_at(gibs)[gib as usize].store(entry, Relaxed);
-    }
-    table_at(root)[KERNEL_HALF].store(gibs | PRESENT | WRITE, Relaxed);
+    let direct = direct_map(end.max(FIRMWARE_END), &constant());
+    table_at(root)[KERNEL_HALF].store(direct | PRESENT | WRITE, Relaxed);
     // Made now, because other roots copy these entries.
     for index in [DEVICES_INDEX, IMAGE_INDEX] {
         table_at(root)[index].store(new_page() | PRESENT | WRITE, Relaxed);
@@ -162,6 +155,35 @@ pub(super) fn init(end: u64) {
     }
     map_stacks(0);
     activate_own();
+}
+
+/// The physical addresses of what of the image never changes: all before its variables.
+pub(super) fn constant() -> Range<u64> {
+    boot::IMAGE_START..image().data.start - IMAGE_BASE
+}
+
+/// A table of the direct map up to `end`, in which `constant`, in the first GiB, is read-only. As large
+/// as they can be: pages of 1 GiB, of 2 MiB in the first, of 4 KiB around what is read-only.
+fn direct_map(end: u64, constant: &Range<u64>) -> u64 {
+    const PARTS: u64 = TABLE_ENTRIES as u64;
+    const READ: u64 = PRESENT | NO_EXECUTE;
+    let table = |start: u64, step: u64, count: u64, bits: &dyn Fn(u64) -> u64| {
+        let table = new_page();
+        for (word, part) in table_at(table).iter().zip(0..count) {
+            let address = start + part * step;
+            word.store(address | bits(address), Relaxed);
+        }
+        table
+    };
+    let gibs = table(0, GIB, end.div_ceil(GIB), &|_| READ | WRITE | LARGE);
+    let first = table(0, TWO_MIB, PARTS, &|_| READ | WRITE | LARGE);
+    table_at(gibs)[0].store(first | PRESENT | WRITE, Relaxed);
+    for part in constant.start / TWO_MIB..constant.end.div_ceil(TWO_MIB) {
+        let write = |page| if constant.contains(&page) { READ } else { READ | WRITE };
+        let pages = table(part * TWO_MIB, PAGE, PARTS, &write);
+        table_at(first)[part as usize].store(pages | PRESENT | WRITE, Relaxed);
+    }
+    gibs
 }
 
 /// Makes the kernel's own root that of this processor: no program is there.
@@ -274,17 +296,9 @@ pub(super) fn install_trampoline() {
     }
 }
 
-/// Enters the kernel's own part (devices, stacks, image, the lent page) in a root whose direct map the memory
-/// manager has made.
-///
-/// # Panics If the direct map does not reach as far as
-/// [`Hardware::frames`](super::Hardware::frames): the heap could be beyond.
+/// Enters the kernel's half in a root, in place of a direct map that the memory manager made without
+/// knowing of the image.
 pub(crate) fn share(root: &Table) {
-    let direct = Entry(root[KERNEL_HALF].load(Relaxed));
-    assert!(direct.has(PRESENT), "the root has no direct map");
-    let last = (RAM_END.load(Relaxed) - 1) / GIB;
-    let entry = Entry(PhysicalMemory.table(direct.frame())[last as usize].load(Relaxed));
-    assert!(entry.has(PRESENT | LARGE), "the direct map ends before RAM does");
     for index in SHARED {
         root[index].store(shared(index), Relaxed);
     }
@@ -297,7 +311,7 @@ fn shared(index: usize) -> u64 {
 /// Makes `frame` the root of this processor; nothing happens if it is already.
 ///
 /// # Panics
-/// If it is no root with the kernel's half ([`share`]) and a direct map, or no frame of RAM.
+/// If it is no root with the kernel's half ([`share`]), or no frame of RAM.
 #[inline]
 pub(crate) fn activate(frame: Frame) {
     if current_root() != frame.address().0 {
@@ -307,14 +321,10 @@ pub(crate) fn activate(frame: Frame) {
 
 fn switch(frame: Frame) {
     let table = PhysicalMemory.table(frame);
-    let has = |index: usize| Entry(table[index].load(Relaxed));
-    let kernels = SHARED.iter().all(|i| has(*i).0 == shared(*i));
-    assert!(
-        kernels && has(KERNEL_HALF).has(PRESENT),
-        "{frame} is not a root with the kernel in it"
-    );
-    // SAFETY: the image and the stacks are where they were, the direct map is the memory manager's,
-    // and the lower half is nothing that the kernel uses.
+    let kernels = SHARED.iter().all(|&index| table[index].load(Relaxed) == shared(index));
+    assert!(kernels, "{frame} is not a root with the kernel in it");
+    // SAFETY: the image, the stacks and the direct map are where they were, and the lower half is
+    // nothing that the kernel uses.
     unsafe { load_root(frame.address().0) };
 }
 

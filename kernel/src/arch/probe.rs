@@ -16,11 +16,32 @@ pub(crate) enum Probe {
     WriteRodata,
     /// Execution of its variables.
     ExecuteData,
+    /// A write to the first of its frames that never change, through the direct map.
+    WriteFirstFrame,
+    /// A write to the first frame of its code, through the direct map.
+    WriteTextFrame,
+    /// A write to the last of its frames that never change, through the direct map.
+    WriteLastFrame,
+    /// Execution of its code, through the direct map.
+    ExecuteTextFrame,
     /// A write below this processor's stack.
     WriteGuard,
     /// A read of the first page of the lower half, where no program is active.
     ReadNull,
 }
+
+/// All of them.
+pub(crate) const ALL: [Probe; 9] = [
+    Probe::WriteText,
+    Probe::WriteRodata,
+    Probe::ExecuteData,
+    Probe::WriteFirstFrame,
+    Probe::WriteTextFrame,
+    Probe::WriteLastFrame,
+    Probe::ExecuteTextFrame,
+    Probe::WriteGuard,
+    Probe::ReadNull,
+];
 
 unsafe extern "sysv64" {
     /// Writes back what it reads at the address; 1 if that faulted, else 0.
@@ -30,6 +51,8 @@ unsafe extern "sysv64" {
     /// Calls the address, where a `ret` is; 1 if that faulted, else 0.
     fn probe_execute(address: u64) -> u64;
     static probe_after: u8;
+    /// The instruction `ret`.
+    static probe_return: u8;
 }
 
 /// The instruction `ret`, among variables.
@@ -50,6 +73,22 @@ pub(crate) fn faults(probe: Probe) -> bool {
             // SAFETY: if it is not refused, it returns at once.
             unsafe { probe_execute(RET.as_ptr() as u64) }
         }
+        Probe::WriteFirstFrame => {
+            // SAFETY: as above.
+            unsafe { probe_write(direct(paging::constant().start)) }
+        }
+        Probe::WriteTextFrame => {
+            // SAFETY: as above.
+            unsafe { probe_write(direct(paging::image().text.start - paging::IMAGE_BASE)) }
+        }
+        Probe::WriteLastFrame => {
+            // SAFETY: as above.
+            unsafe { probe_write(direct(paging::constant().end - 1)) }
+        }
+        Probe::ExecuteTextFrame => {
+            // SAFETY: if it is not refused, it returns at once.
+            unsafe { probe_execute(return_frame()) }
+        }
         Probe::WriteGuard => {
             let guard = paging::stack_guard(super::cpu::id());
             // SAFETY: nothing is mapped there; if something were, the byte would stay.
@@ -67,7 +106,17 @@ pub(crate) fn faults(probe: Probe) -> bool {
 pub(super) fn is_at(rip: u64) -> bool {
     let start = probe_write as *const () as u64;
     // The address called is where an execution faults; it is nobody else's.
-    (start..after()).contains(&rip) || rip == RET.as_ptr() as u64
+    (start..after()).contains(&rip) || rip == RET.as_ptr() as u64 || rip == return_frame()
+}
+
+/// The address of physical address `physical` in the direct map.
+fn direct(physical: u64) -> u64 {
+    paging::direct(physical) as u64
+}
+
+/// The instruction `ret` at the end of the probes, in the direct map.
+fn return_frame() -> u64 {
+    direct((&raw const probe_return) as u64 - paging::IMAGE_BASE)
 }
 
 /// Where a probe goes on after it has faulted, with 1 in `rax`.
@@ -97,6 +146,7 @@ probe_execute:
 probe_after:
     mov rsp, rbp
     pop rbp
+probe_return:
     ret
     "#
 );

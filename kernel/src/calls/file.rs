@@ -386,8 +386,16 @@ impl Kernel {
                 let room = if pipe.room() > 0 { output } else { 0 };
                 room & wanted | if pipe.readers == 0 { nr::POLLERR as u16 } else { 0 }
             }
+            Object::Node(node) if wanted & input != 0 && self.is_console(node) => {
+                let bytes = if self.input.is_ready() { input } else { 0 };
+                (bytes | output) & wanted
+            }
             _ => wanted & (input | output),
         }
+    }
+
+    fn is_console(&self, node: NodeId) -> bool {
+        matches!(self.files.tree[node].kind, Kind::Device(Device::Console))
     }
 
     pub(crate) fn entries(&mut self, tid: Tid, descriptor: u64, to: u64, bytes: u64) -> Answer {

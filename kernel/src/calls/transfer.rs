@@ -57,7 +57,7 @@ impl Kernel {
                 Ok(done)
             }
             Source::Pipe(pipe) => self.read_pipe(tid, pipe, buffer, bytes, id),
-            Source::Device(device) => self.read_device(tid, device, buffer, bytes),
+            Source::Device(device) => self.read_device(tid, device, buffer, bytes, id),
         }
     }
 
@@ -281,10 +281,17 @@ impl Kernel {
         }
     }
 
-    fn read_device(&mut self, tid: Tid, device: Device, buffer: u64, bytes: u64) -> Answer {
+    fn read_device(
+        &mut self,
+        tid: Tid,
+        device: Device,
+        buffer: u64,
+        bytes: u64,
+        id: usize,
+    ) -> Answer {
         match device {
             Device::Null => Ok(0),
-            Device::Console => self.read_console(tid, buffer, bytes),
+            Device::Console => self.read_console(tid, buffer, bytes, id),
             Device::Zero | Device::Random => {
                 let mut done = self.tasks.threads[tid].progress;
                 let mut chunk = [0; 256];
@@ -302,21 +309,17 @@ impl Kernel {
         }
     }
 
-    fn read_console(&mut self, tid: Tid, buffer: u64, bytes: u64) -> Answer {
-        self.poll_console();
-        // Lines are edited by nobody: bytes are given as they come, up to the end of a line.
-        let line = self.console_input.iter().position(|&byte| byte == b'\n');
-        let held = line.map_or(self.console_input.len(), |end| end + 1).min(bytes as usize);
-        if held == 0 && bytes > 0 {
-            if self.options.input {
-                return Err(Halt::Wait(Wait::Console, u64::MAX));
-            }
-            return Ok(0);
+    fn read_console(&mut self, tid: Tid, buffer: u64, bytes: u64, id: usize) -> Answer {
+        if bytes > 0 && !self.input.is_ready() {
+            return match () {
+                () if self.files.opens[id].nonblocking => Err(Errno::EAGAIN.into()),
+                () => Err(Halt::Wait(Wait::Console, u64::MAX)),
+            };
         }
-        let copy: Vec<u8> = self.console_input.iter().take(held).copied().collect();
+        let copy = self.input.first(bytes as usize);
         self.copy_out(tid, buffer, &copy)?;
-        self.console_input.drain(..held);
-        Ok(held as u64)
+        self.input.consume(copy.len());
+        Ok(copy.len() as u64)
     }
 
     fn write_console(&mut self, tid: Tid, buffer: u64, bytes: u64) -> Answer {

@@ -96,8 +96,7 @@ fn overflow(depth: u64) -> u64 {
 
 /// What the kernel may not do to itself.
 fn protection() -> Verdict {
-    use probe::Probe::{ExecuteData, ReadNull, WriteGuard, WriteRodata, WriteText};
-    for access in [WriteText, WriteRodata, ExecuteData, WriteGuard, ReadNull] {
+    for access in probe::ALL {
         ensure!(probe::faults(access), "{access:?} is not refused");
     }
     Ok(())

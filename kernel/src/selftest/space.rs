@@ -4,11 +4,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
 
-use vellum_mm::addr::{Frame, PAGE_BYTES, PhysAddr, TABLE_ENTRIES, VirtAddr};
+use vellum_mm::addr::{Frame, PAGE_BYTES, TABLE_ENTRIES, VirtAddr};
 use vellum_mm::machine::Memory;
-use vellum_mm::translate::x86_64::{
-    Entry, KERNEL_HALF, LARGE, LEVELS, NO_EXECUTE, PRESENT, USER, WRITE,
-};
+use vellum_mm::translate::x86_64::{Entry, LEVELS, NO_EXECUTE, PRESENT, USER, WRITE};
 
 use crate::arch::samples::{self, Sample};
 use crate::arch::user::Context;
@@ -51,12 +49,6 @@ impl Space {
         let ram = PhysicalMemory;
         let space = Space { root: frames.take() };
         let root = ram.table(space.root);
-        let direct = frames.take();
-        for (gib, word) in ram.table(direct).iter().enumerate() {
-            let first = PhysAddr((gib as u64) << 30).frame();
-            word.store(Entry::of(first, WRITE | LARGE | NO_EXECUTE).0, Relaxed);
-        }
-        root[KERNEL_HALF].store(Entry::of(direct, WRITE).0, Relaxed);
         paging::share(root);
         let code = space.map(frames, CODE, 0);
         ram.write(code, 0, samples::code());

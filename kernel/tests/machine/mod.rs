@@ -29,7 +29,7 @@ pub(crate) fn machine(command_line: &str) -> Option<Qemu> {
 /// one.
 pub(crate) fn run(qemu: &Qemu, expected: Exit) -> String {
     let mut output = Vec::new();
-    let exit = qemu.run(|part| output.extend_from_slice(part)).expect("QEMU runs");
+    let exit = qemu.run(None, |part| output.extend_from_slice(part)).expect("QEMU runs");
     let visible = |c: char| if c == '\n' || !c.is_control() { c } else { '?' };
     let output: String = String::from_utf8_lossy(&output).chars().map(visible).collect();
     assert_eq!(exit, expected, "{qemu:?} said:\n{output}");

@@ -1,9 +1,11 @@
-//! What is seen while a machine runs: output of programs, and below it a line of counters.
+//! What is seen while a machine runs: output of programs, and below it a line of counters, which goes
+//! when programs wait for input, as somebody may be about to type it there.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use vellum_emulator::console::Counters;
+use vellum_emulator::input::Input;
 use vellum_lab::report::{Duration, Grouped};
 use vellum_lab::size::Human;
 
@@ -23,6 +25,11 @@ impl Live {
         }
         line.set_message("building the kernel and its programs: the first time this takes a while");
         Live { out, line, at_line_start: true }
+    }
+
+    /// Standard input, for the programs.
+    pub(super) fn input(&self) -> Input {
+        Box::new(Typed { line: self.line.clone() })
     }
 
     /// Passes on what a program printed.
@@ -47,6 +54,18 @@ impl Live {
     /// Takes the line away.
     pub(super) fn finish(&mut self) {
         self.line.finish_and_clear();
+    }
+}
+
+/// Standard input, below which no line of counters stays.
+struct Typed {
+    line: ProgressBar,
+}
+
+impl Read for Typed {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.line.finish_and_clear();
+        io::stdin().read(bytes)
     }
 }
 
