@@ -178,7 +178,8 @@ static void blocking(void) {
 static void spoil(int signal, siginfo_t *info, void *context) {
     (void)signal, (void)info, (void)context;
     static const char ones[32] __attribute__((aligned(32))) = {1, 1, 1, 1};
-    __asm__ volatile("vmovaps %0, %%ymm0; vmovaps %%ymm0, %%ymm15" : : "m"(ones) : "memory", "xmm0", "xmm15");
+    __asm__ volatile("vmovaps %0, %%ymm0; vmovaps %%ymm0, %%ymm15"
+                     : : "m"(ones) : "memory", "xmm0", "xmm15");
     handled++;
 }
 
@@ -198,7 +199,8 @@ static void registers(void) {
                      "syscall\n"
                      "vmovaps %%ymm0, (%[after]); vmovaps %%ymm15, 32(%[after])"
                      : "+a"(result), [times] "+r"(times)
-                     : [before] "r"(before), [after] "r"(after), "D"((long)getpid()), "S"((long)SIGUSR1)
+                     : [before] "r"(before), [after] "r"(after), "D"((long)getpid()),
+                       "S"((long)SIGUSR1)
                      : "rcx", "r11", "memory", "xmm0", "xmm15");
     check(result == 0 && handled == 1);
     check(kill(child, SIGKILL) == 0 && ended(child) == 128 + SIGKILL);
