@@ -108,8 +108,8 @@ impl Kernel {
                 let own = own || attempt == Attempt::Again { own: true };
                 thread.attempt = Attempt::Again { own };
                 thread.waits += 1;
-                if thread.waits > WAITS_MAX {
-                    thread.waits = 0;
+                if thread.waits > WAITS_MAX || self.crawls() {
+                    self.tasks.threads[tid].waits = 0;
                     return Err(self.out_of_memory(tid));
                 }
                 if self.under_way[request.0 as usize] {
@@ -119,6 +119,14 @@ impl Kernel {
                 self.fault_again(tid, address, access)
             }
         }
+    }
+
+    /// Whether the machine crawls, and a process must die for the others to get on.
+    fn crawls(&mut self) -> bool {
+        let store = self.vm.store();
+        let frames = store.frames.zone().frames_total() as u64;
+        let slots_free = u64::from(store.swap.config().slots - store.swap.used());
+        self.crawl.is_over(crate::arch::cpu::nanos(), &self.vm.counts(), frames, slots_free)
     }
 
     /// Memory is out: a process must die. Whoever needed memory tries again, or is dead.

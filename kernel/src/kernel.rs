@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use spin::Mutex;
+use vellum_mm::account::crawl::Crawl;
 use vellum_mm::frames::census::Census;
 use vellum_mm::machine::At;
 use vellum_mm::objects::io::RequestId;
@@ -48,6 +49,8 @@ pub(crate) struct Kernel {
     pub(crate) under_way: Vec<bool>,
     /// Frames that programs had given back when background reclaim last found nothing to evict.
     pub(crate) exhausted_at: Option<u64>,
+    /// Whether reclaim gains anybody anything.
+    pub(crate) crawl: Crawl,
     /// Processors that halt until something is ready.
     pub(crate) idle: u64,
     /// The first process: the machine stops when it ends.
@@ -149,6 +152,7 @@ impl Kernel {
             waiters: Vec::new(),
             under_way: Vec::new(),
             exhausted_at: None,
+            crawl: Crawl::default(),
             idle: 0,
             first: 0,
             gone: Vec::new(),

@@ -187,6 +187,22 @@ fn lack_of_memory_kills_who_has_most_and_no_other() {
     }
 }
 
+/// What they want is more than memory and swap, so that in the end only text can be evicted. Then some
+/// must die for the others to get on, though reclaim always finds a page.
+#[test]
+fn a_machine_that_crawls_kills_until_others_get_on() {
+    let mut kills = 0;
+    for policy in ["fifo", "clock", "linux"] {
+        let Some(boot) = machine(&["/bin/stress", "60", "103", "6", "60M"]) else { return };
+        let (memory_bytes, swap_bytes) = (20 << 20, 32 << 20);
+        let boot = Boot { memory_bytes, swap_bytes, policy: policy.to_owned(), ..boot };
+        let said = run_well(&boot);
+        assert!(said.output.ends_with("stress: done\n"), "{policy}: {}", said.output);
+        kills += said.kills.len();
+    }
+    assert!(kills > 0, "it all fitted");
+}
+
 #[test]
 fn a_shell_sorts_as_it_does_on_linux() {
     let script =

@@ -102,7 +102,7 @@ fn the_core_has_no_cfg_and_no_unsafe_code() {
 }
 
 /// Places with unsafe code, where there may be any. The numbers may only fall.
-const UNSAFE_MAX: [(&str, usize); 2] = [("recorder/src", 52), ("kernel/src/arch", 81)];
+const UNSAFE_MAX: [(&str, usize); 2] = [("recorder/src", 52), ("kernel/src/arch", 78)];
 
 #[test]
 fn unsafe_code_does_not_grow() {

@@ -60,63 +60,58 @@ static RET: core::sync::atomic::AtomicU8 = core::sync::atomic::AtomicU8::new(0xc
 
 /// Tries the access and tells whether it faulted, as it should.
 pub(crate) fn faults(probe: Probe) -> bool {
+    let address = address(probe);
     let faulted = match probe {
-        Probe::WriteText => {
-            // SAFETY: if the write is not refused, it changes nothing: the byte is what it was.
-            unsafe { probe_write(paging::image().text.start) }
-        }
-        Probe::WriteRodata => {
-            // SAFETY: as above.
-            unsafe { probe_write(paging::image().rodata.start) }
-        }
-        Probe::ExecuteData => {
-            // SAFETY: if it is not refused, it returns at once.
-            unsafe { probe_execute(RET.as_ptr() as u64) }
-        }
-        Probe::WriteFirstFrame => {
-            // SAFETY: as above.
-            unsafe { probe_write(direct(paging::constant().start)) }
-        }
-        Probe::WriteTextFrame => {
-            // SAFETY: as above.
-            unsafe { probe_write(direct(paging::image().text.start - paging::IMAGE_BASE)) }
-        }
-        Probe::WriteLastFrame => {
-            // SAFETY: as above.
-            unsafe { probe_write(direct(paging::constant().end - 1)) }
-        }
-        Probe::ExecuteTextFrame => {
-            // SAFETY: if it is not refused, it returns at once.
-            unsafe { probe_execute(return_frame()) }
-        }
-        Probe::WriteGuard => {
-            let guard = paging::stack_guard(super::cpu::id());
-            // SAFETY: nothing is mapped there; if something were, the byte would stay.
-            unsafe { probe_write(guard) }
+        Probe::ExecuteData | Probe::ExecuteTextFrame => {
+            // SAFETY: if it is not refused, it returns at once: a `ret` is there.
+            unsafe { probe_execute(address) }
         }
         Probe::ReadNull => {
             // SAFETY: a read changes nothing.
-            unsafe { probe_read(0) }
+            unsafe { probe_read(address) }
+        }
+        Probe::WriteText
+        | Probe::WriteRodata
+        | Probe::WriteFirstFrame
+        | Probe::WriteTextFrame
+        | Probe::WriteLastFrame
+        | Probe::WriteGuard => {
+            // SAFETY: if the write is not refused, it changes nothing: the byte is what it was.
+            unsafe { probe_write(address) }
         }
     };
     faulted == 1
+}
+
+/// What a probe touches.
+fn address(probe: Probe) -> u64 {
+    let image = paging::image();
+    match probe {
+        Probe::WriteText => image.text.start,
+        Probe::WriteRodata => image.rodata.start,
+        Probe::ExecuteData => RET.as_ptr() as u64,
+        Probe::WriteFirstFrame => direct(paging::constant().start),
+        Probe::WriteTextFrame => direct(image.text.start - paging::IMAGE_BASE),
+        Probe::WriteLastFrame => direct(paging::constant().end - 1),
+        Probe::ExecuteTextFrame => {
+            direct((&raw const probe_return).addr() as u64 - paging::IMAGE_BASE)
+        }
+        Probe::WriteGuard => paging::stack_guard(super::cpu::id()),
+        Probe::ReadNull => 0,
+    }
 }
 
 /// Whether `rip` is an access of a probe: those are the instructions before [`after`].
 pub(super) fn is_at(rip: u64) -> bool {
     let start = probe_write as *const () as u64;
     // The address called is where an execution faults; it is nobody else's.
-    (start..after()).contains(&rip) || rip == RET.as_ptr() as u64 || rip == return_frame()
+    let called = [Probe::ExecuteData, Probe::ExecuteTextFrame].map(address);
+    (start..after()).contains(&rip) || called.contains(&rip)
 }
 
 /// The address of physical address `physical` in the direct map.
 fn direct(physical: u64) -> u64 {
     paging::direct(physical) as u64
-}
-
-/// The instruction `ret` at the end of the probes, in the direct map.
-fn return_frame() -> u64 {
-    direct((&raw const probe_return) as u64 - paging::IMAGE_BASE)
 }
 
 /// Where a probe goes on after it has faulted, with 1 in `rax`.
