@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 
 use crate::addr::{FileRef, Frame, Slot, TABLE_ENTRIES};
 use crate::event::Target;
+use crate::frames::NODES_PER_FRAME;
 use crate::frames::rmap::{self, EntryAt};
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::Machine;
@@ -220,7 +221,7 @@ impl<M: Machine> Found<'_, M> {
         assert!(tables > self.tables, "{tables} tables, {} of them of programs", self.tables);
         let partial = self.store.frames.check_links(self.machine);
         let full = words - self.nodes - partial.frames;
-        let links = partial.links + full * rmap::NODES_PER_FRAME;
+        let links = partial.links + full * NODES_PER_FRAME;
         assert_eq!(links, nodes, "links of the reverse map");
     }
 

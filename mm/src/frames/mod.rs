@@ -6,6 +6,7 @@
 
 pub mod buddy;
 pub mod census;
+mod nodes;
 pub mod percpu;
 pub mod rmap;
 pub mod table;
@@ -15,7 +16,8 @@ use alloc::boxed::Box;
 use core::ops::Range;
 
 use self::buddy::Buddy;
-use self::rmap::Nodes;
+use self::nodes::Nodes;
+pub use self::nodes::{NODES_PER_FRAME, Partial};
 use self::table::{FrameTable, Kind};
 use self::zone::{Reserve, Watermarks, Zone};
 use crate::addr::{Frame, TABLE_ENTRIES};
@@ -81,7 +83,7 @@ impl Frames {
     ///
     /// # Panics
     /// If their ring is broken or a count is wrong.
-    pub fn check_links<M: Machine>(&self, machine: &M) -> rmap::Partial {
+    pub fn check_links<M: Machine>(&self, machine: &M) -> Partial {
         self.nodes.check_invariants(&self.table, machine)
     }
 

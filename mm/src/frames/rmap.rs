@@ -15,8 +15,7 @@
 //! Only `fork` makes a pair, of a frame that is mapped once. So a frame whose list has none, and which
 //! another entry of the same address space maps, never gets one: what [`unpair`] has done lasts.
 //!
-//! Nodes are 16 bytes and live in frames of kind `Words`, 256 a frame, so the map needs no heap. A
-//! frame of nodes goes back to its zone with its last node.
+//! [Nodes](super::nodes) live in frames, so the map needs no heap.
 //!
 //! Invariant: changed only under the lock of the mapped frame. Adding may need a frame; it never
 //! reclaims one, since the caller holds a lock.
@@ -27,9 +26,8 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use spin::Mutex;
-
-use super::table::{FrameTable, Locked, MAPPED_MAX};
+use super::nodes::Node;
+use super::table::{Locked, MAPPED_MAX};
 use super::{Frames, NoMemory};
 use crate::addr::{Frame, TABLE_ENTRIES};
 use crate::machine::{At, Machine, Memory};
@@ -112,10 +110,6 @@ impl Pair {
     }
 }
 
-/// Number of a node: 256 times its frame, plus its place there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Node(u64);
-
 impl Link {
     const fn decode(word: u64) -> Link {
         match word & 0b11 {
@@ -136,18 +130,7 @@ impl Link {
     }
 }
 
-/// Links that one frame holds.
-pub const NODES_PER_FRAME: u64 = TABLE_ENTRIES as u64 / 2;
-
 impl Node {
-    const fn frame(self) -> Frame {
-        Frame((self.0 / NODES_PER_FRAME) as u32)
-    }
-
-    const fn word(self) -> usize {
-        (self.0 % NODES_PER_FRAME) as usize * 2
-    }
-
     fn entry(self, memory: &impl Memory) -> EntryAt {
         EntryAt(memory.table(self.frame())[self.word()].load(Relaxed))
     }
@@ -381,170 +364,10 @@ pub(crate) fn nodes<M: Machine>(machine: &M, frame: &Locked<'_>) -> u64 {
     links.filter(|link| matches!(link, Link::Node(_))).count() as u64
 }
 
-/// The nodes of all reverse maps: frames of 256, those with a free node in a ring.
-pub(super) struct Nodes {
-    /// A frame with a free node, if there is one. The ring's links are the `rmap` words of its frames
-    /// (previous and next, plus one); the owner word holds the count of used nodes and the first free.
-    partial: Mutex<Option<Frame>>,
-}
-
-const USED_ONE: u64 = 1 << 32;
-
-impl Nodes {
-    pub(super) const fn new() -> Nodes {
-        Nodes { partial: Mutex::new(None) }
-    }
-
-    fn alloc<M: Machine>(&self, frames: &Frames, at: At, machine: &M) -> Result<Node, NoMemory> {
-        let mut partial = self.partial.lock();
-        let frame = match *partial {
-            Some(frame) => frame,
-            None => Nodes::grow(frames, at, machine, &mut partial)?,
-        };
-        let mut locked = frames.table.lock(frame);
-        let owner = locked.owner();
-        let place = (owner & 0xffff) - 1;
-        let node = Node(u64::from(frame.0) * NODES_PER_FRAME + place);
-        let next_free = machine.table(frame)[node.word()].load(Relaxed);
-        locked.set_owner(((owner & !0xffff) + USED_ONE) | next_free);
-        if next_free == 0 {
-            unlink(&frames.table, &mut partial, &mut locked);
-        }
-        Ok(node)
-    }
-
-    /// Walks the ring. See [`Frames::check_links`].
-    pub(super) fn check_invariants<M: Machine>(&self, table: &FrameTable, machine: &M) -> Partial {
-        let mut found = Partial::default();
-        let Some(head) = *self.partial.lock() else { return found };
-        let mut frame = head;
-        loop {
-            let locked = table.lock(frame);
-            let (used, mut free) = (locked.owner() / USED_ONE, locked.owner() & 0xffff);
-            assert!(used > 0 && free > 0, "{frame:?} has {used} links and room for {free}");
-            let mut room = 0;
-            while free != 0 {
-                room += 1;
-                free = machine.table(frame)[(free - 1) as usize * 2].load(Relaxed);
-            }
-            assert_eq!(used + room, NODES_PER_FRAME, "links and room of {frame:?}");
-            found = Partial { frames: found.frames + 1, links: found.links + used };
-            let (_, next) = ring_of(locked.rmap());
-            drop(locked);
-            assert_eq!(ring_of(table.lock(next).rmap()).0, frame, "{next:?} in the ring");
-            frame = next;
-            if frame == head {
-                return found;
-            }
-        }
-    }
-
-    fn grow<M: Machine>(
-        frames: &Frames,
-        at: At,
-        machine: &M,
-        partial: &mut Option<Frame>,
-    ) -> Result<Frame, NoMemory> {
-        let frame = frames.alloc_words(at, machine)?;
-        let table = machine.table(frame);
-        // Each free node names the next, plus one; the last keeps the zero.
-        for place in 0..NODES_PER_FRAME - 1 {
-            table[place as usize * 2].store(place + 2, Relaxed);
-        }
-        let mut locked = frames.table.lock(frame);
-        locked.set_owner(1);
-        link(&frames.table, partial, &mut locked);
-        Ok(frame)
-    }
-
-    fn free<M: Machine>(&self, frames: &Frames, at: At, machine: &M, node: Node) {
-        let mut partial = self.partial.lock();
-        let frame = node.frame();
-        let mut locked = frames.table.lock(frame);
-        let owner = locked.owner();
-        let first_free = owner & 0xffff;
-        machine.table(frame)[node.word()].store(first_free, Relaxed);
-        let place = node.0 % NODES_PER_FRAME;
-        let owner = ((owner & !0xffff) - USED_ONE) | (place + 1);
-        locked.set_owner(owner);
-        if first_free == 0 {
-            link(&frames.table, &mut partial, &mut locked);
-        }
-        if owner < USED_ONE {
-            unlink(&frames.table, &mut partial, &mut locked);
-            locked.end();
-            drop(locked);
-            frames.free(at, machine, frame);
-        }
-    }
-}
-
-/// The frames that hold links and have room for more, and the links in them.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Partial {
-    /// Number of frames.
-    pub frames: u64,
-    /// Number of links.
-    pub links: u64,
-}
-
-/// The ring's neighbours of `frame`: (previous, next).
-const fn ring_of(word: u64) -> (Frame, Frame) {
-    (Frame(word as u32), Frame((word >> 32) as u32))
-}
-
-const fn ring_word(previous: Frame, next: Frame) -> u64 {
-    previous.0 as u64 | (next.0 as u64) << 32
-}
-
-fn link(table: &FrameTable, head: &mut Option<Frame>, frame: &mut Locked<'_>) {
-    let me = frame.frame();
-    match *head {
-        None => frame.set_rmap(ring_word(me, me)),
-        Some(first) => {
-            let mut first_locked = table.lock(first);
-            let (last, next) = ring_of(first_locked.rmap());
-            frame.set_rmap(ring_word(last, first));
-            if last == first {
-                first_locked.set_rmap(ring_word(me, me));
-            } else {
-                first_locked.set_rmap(ring_word(me, next));
-                drop(first_locked);
-                let mut last_locked = table.lock(last);
-                let (before, _) = ring_of(last_locked.rmap());
-                last_locked.set_rmap(ring_word(before, me));
-            }
-        }
-    }
-    *head = Some(me);
-}
-
-fn unlink(table: &FrameTable, head: &mut Option<Frame>, frame: &mut Locked<'_>) {
-    let me = frame.frame();
-    let (previous, next) = ring_of(frame.rmap());
-    frame.set_rmap(0);
-    if next == me {
-        *head = None;
-        return;
-    }
-    {
-        let mut locked = table.lock(previous);
-        let (before, _) = ring_of(locked.rmap());
-        locked.set_rmap(ring_word(if before == me { previous } else { before }, next));
-    }
-    {
-        let mut locked = table.lock(next);
-        let (_, after) = ring_of(locked.rmap());
-        locked.set_rmap(ring_word(previous, if after == me { next } else { after }));
-    }
-    if *head == Some(me) {
-        *head = Some(next);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frames::Partial;
     use crate::frames::table::Kind;
     use crate::testing::{AT, Bench};
     use rand::{RngExt, SeedableRng};
@@ -575,6 +398,51 @@ mod tests {
         let found: Vec<_> = entries(&bench.ram, &frame).collect();
         assert_eq!(found, [place(2), place(1), place(0)], "the newest first");
         assert_eq!(frame.state().mapped(), 3);
+    }
+
+    #[test]
+    fn what_a_fork_shares_needs_no_link_until_it_moves() {
+        let bench = Bench::new(64, 0);
+        let frames = &bench.vm.store().frames;
+        let (parent, child) = (EntryAt::new(Frame(3), 7), EntryAt::new(Frame(9), 7));
+        let moved = EntryAt::new(Frame(9), 8);
+        let found = |frame: &Locked<'_>| entries(&bench.ram, frame).collect::<Vec<_>>();
+        let mut frame = anon(frames);
+        for gone in [parent, child] {
+            add_first(&mut frame, parent);
+            share(frames, AT, &bench.ram, &mut frame, child).unwrap();
+            assert_eq!(nodes(&bench.ram, &frame), 0);
+            assert_eq!(found(&frame), [child, parent]);
+            remove(frames, AT, &bench.ram, &mut frame, gone);
+            let left = if gone == parent { child } else { parent };
+            assert_eq!(found(&frame), [left]);
+            remove(frames, AT, &bench.ram, &mut frame, left);
+        }
+        // Behind a node, and with another index, it takes nodes.
+        add_first(&mut frame, parent);
+        share(frames, AT, &bench.ram, &mut frame, child).unwrap();
+        share(frames, AT, &bench.ram, &mut frame, place(1)).unwrap();
+        assert_eq!(nodes(&bench.ram, &frame), 1);
+        unpair(frames, AT, &bench.ram, &mut frame).unwrap();
+        assert_eq!(nodes(&bench.ram, &frame), 2);
+        replace(&bench.ram, &mut frame, child, moved);
+        assert_eq!(found(&frame), [place(1), moved, parent]);
+        for entry in [parent, place(1), moved] {
+            remove(frames, AT, &bench.ram, &mut frame, entry);
+        }
+        assert_eq!(frames.check_links(&bench.ram), Partial::default());
+    }
+
+    #[test]
+    #[should_panic(expected = "is not in the reverse map of f40")]
+    fn one_of_a_pair_cannot_move() {
+        let bench = Bench::new(64, 0);
+        let frames = &bench.vm.store().frames;
+        let mut frame = anon(frames);
+        let (parent, child) = (EntryAt::new(Frame(3), 7), EntryAt::new(Frame(9), 7));
+        add_first(&mut frame, parent);
+        share(frames, AT, &bench.ram, &mut frame, child).unwrap();
+        replace(&bench.ram, &mut frame, child, EntryAt::new(Frame(9), 8));
     }
 
     #[test]
