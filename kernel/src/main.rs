@@ -5,7 +5,8 @@
 //! works, and `secondary` on each other one.
 //!
 //! `VELLUM_IMAGE=1 cargo build -p vellum-kernel --profile kernel --target-dir target/image` builds
-//! the image; built in any other way this is a program that says so.
+//! the image, and so does any build for `x86_64-unknown-none`; built in any other way this is a program
+//! that says so.
 #![cfg_attr(image, no_std, no_main)]
 #![deny(unsafe_code)]
 

@@ -15,7 +15,7 @@
 //! Only `fork` makes a pair, of a frame that is mapped once. So a frame whose list has none, and which
 //! another entry of the same address space maps, never gets one: what [`unpair`] has done lasts.
 //!
-//! [Nodes](super::nodes) live in frames, so the map needs no heap.
+//! Nodes (`nodes.rs`) live in frames, so the map needs no heap.
 //!
 //! Invariant: changed only under the lock of the mapped frame. Adding may need a frame; it never
 //! reclaims one, since the caller holds a lock.
