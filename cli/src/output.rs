@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
 
 /// Writes what `write` produces to `path`, or to standard output if that is `None` or `-`.
@@ -35,7 +35,14 @@ fn to_stdout(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
 }
 
 /// A temporary file beside `path`.
+///
+/// # Errors
+/// If it cannot be made, or if something other than a regular file is at `path`: renaming would replace
+/// it, be it a device or a link.
 pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile> {
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        bail!("cannot replace {}: it is not a regular file; name one, or `-`", path.display());
+    }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = parent.unwrap_or(Path::new("."));
     NamedTempFile::new_in(directory)

@@ -51,8 +51,13 @@ impl Writer<BufWriter<File>> {
     /// `path` with `.part` at the end, in the same directory.
     ///
     /// # Errors
-    /// If the file cannot be created or the metadata is too large.
+    /// If the file cannot be created, something other than a regular file is there (renaming would
+    /// replace it: a device, a link), or the metadata is too large.
     pub fn create(path: &Path, meta: &Meta) -> Result<Writer<BufWriter<File>>, TraceError> {
+        if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+            let no_file = std::io::Error::other("it is not a regular file; name one, or a new one");
+            return Err(TraceError::io("replace", &path.display().to_string())(no_file));
+        }
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);

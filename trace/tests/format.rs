@@ -308,6 +308,19 @@ fn other_files_and_other_versions_are_named_as_such() {
 }
 
 #[test]
+fn a_device_or_a_link_is_not_replaced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+    std::fs::write(&file, "kept").expect("room");
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    for path in [link.as_path(), directory.path()] {
+        let Err(error) = Writer::create(path, &meta()) else { panic!("{path:?} was replaced") };
+        assert!(error.to_string().contains("it is not a regular file"), "{error}");
+    }
+    assert_eq!(std::fs::read(&file).expect("it is there"), b"kept");
+}
+
+#[test]
 fn a_file_gets_its_name_when_it_is_complete() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("a.vtrace");
