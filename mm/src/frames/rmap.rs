@@ -12,7 +12,7 @@
 //!     four mappings    rmap ── node[entry D] ── node[entry C] ── pair(entries B and A)
 //! ```
 //!
-//! Only `fork` makes a pair, of a frame that is mapped once. So a frame whose list has none, and which
+//! Only `fork` makes a pair ([`share`]), of a frame that is mapped once. So a frame whose list has none, and which
 //! another entry of the same address space maps, never gets one: what [`unpair`] has done lasts.
 //!
 //! Nodes (`nodes.rs`) live in frames, so the map needs no heap.
@@ -51,14 +51,6 @@ impl EntryAt {
         Frame((self.0 >> 9) as u32)
     }
 
-    /// The place of the entry after it.
-    ///
-    /// After the last of a table, a place that is of no use.
-    #[must_use]
-    pub const fn next(self) -> EntryAt {
-        EntryAt(self.0 + 1)
-    }
-
     /// The index in the table.
     pub const fn index(self) -> usize {
         (self.0 & 0x1ff) as usize
@@ -78,18 +70,15 @@ enum Link {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Pair(u64);
 
+/// Bits of a place that fits in a pair.
 const PLACE_BITS: u32 = 35;
 const INDEX_MASK: u64 = TABLE_ENTRIES as u64 - 1;
 
 impl Pair {
-    /// The pair of `entry` and what `link` encodes, if that is one entry and they fit.
-    #[inline]
-    const fn with(entry: EntryAt, link: u64) -> Option<Pair> {
-        let own = Link::At(entry).encode();
-        // One comparison for the kind of link and the index: they are its lowest bits.
-        let is_like = (own ^ link) & (INDEX_MASK << 2 | 0b11) == 0;
-        if is_like && (own | link) >> (PLACE_BITS + 2) == 0 {
-            Some(Pair(entry.0 | link >> 11 << PLACE_BITS))
+    /// The pair of two entries with one index, if they fit.
+    const fn of(newer: EntryAt, older: EntryAt) -> Option<Pair> {
+        if newer.index() == older.index() && (newer.0 | older.0) >> PLACE_BITS == 0 {
+            Some(Pair(newer.0 | older.0 >> 9 << PLACE_BITS))
         } else {
             None
         }
@@ -110,22 +99,27 @@ impl Pair {
     }
 }
 
+/// The lowest bits of a link tell its kind.
+const KIND_BITS: u32 = 2;
+const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
+
 impl Link {
     const fn decode(word: u64) -> Link {
-        match word & 0b11 {
+        let rest = word >> KIND_BITS;
+        match word & KIND_MASK {
             0 => Link::End,
-            1 => Link::At(EntryAt(word >> 2)),
-            2 => Link::Node(Node(word >> 2)),
-            _ => Link::Pair(Pair(word >> 2)),
+            1 => Link::At(EntryAt(rest)),
+            2 => Link::Node(Node(rest)),
+            _ => Link::Pair(Pair(rest)),
         }
     }
 
     const fn encode(self) -> u64 {
         match self {
             Link::End => 0,
-            Link::At(entry) => entry.0 << 2 | 1,
-            Link::Node(node) => node.0 << 2 | 2,
-            Link::Pair(pair) => pair.0 << 2 | 3,
+            Link::At(entry) => entry.0 << KIND_BITS | 1,
+            Link::Node(node) => node.0 << KIND_BITS | 2,
+            Link::Pair(pair) => pair.0 << KIND_BITS | 3,
         }
     }
 }
@@ -186,24 +180,64 @@ pub fn add_first(frame: &mut Locked<'_>, entry: EntryAt) {
     frame.mapped_up();
 }
 
-/// As [`add`], for the entry that a fork makes, whose index is that of the entry that it copies.
-///
-/// # Errors
-/// As [`add`].
-#[inline]
-pub fn share<M: Machine>(
-    frames: &Frames,
-    at: At,
-    machine: &M,
-    frame: &mut Locked<'_>,
-    entry: EntryAt,
-) -> Result<(), NoMemory> {
-    if let Some(pair) = Pair::with(entry, frame.rmap()) {
-        frame.set_rmap(Link::Pair(pair).encode());
-        frame.mapped_up();
-        return Ok(());
+/// Two entries with one index: a parent's, and that of the child which a fork makes of it.
+#[derive(Clone, Copy)]
+pub struct Twins {
+    /// The word of the reverse map of a frame that only the parent maps.
+    before: u64,
+    /// Its word when the child maps it too.
+    after: u64,
+}
+
+impl Twins {
+    /// The word of no frame, nor is any that follows it in a table.
+    const NONE: u64 = 1 << 63;
+
+    /// Entries `index` of the tables in frames `parent` and `child`.
+    ///
+    /// # Panics
+    /// If a table has no such entry.
+    pub const fn new(parent: Frame, child: Frame, index: usize) -> Twins {
+        let (older, newer) = (EntryAt::new(parent, index), EntryAt::new(child, index));
+        match Pair::of(newer, older) {
+            Some(pair) => {
+                Twins { before: Link::At(older).encode(), after: Link::Pair(pair).encode() }
+            }
+            None => Twins { before: Twins::NONE, after: Link::At(newer).encode() },
+        }
     }
-    add(frames, at, machine, frame, entry)
+
+    /// The entries `count` indices after these, which must be in the tables: but for their kinds, the
+    /// index is the lowest bits of both words.
+    #[must_use]
+    pub const fn up(self, count: usize) -> Twins {
+        let above = (count as u64) << KIND_BITS;
+        Twins { before: self.before + above, after: self.after + above }
+    }
+
+    /// The child's.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn child(self) -> EntryAt {
+        match Link::decode(self.after) {
+            Link::At(only) => only,
+            Link::Pair(pair) => pair.newer(),
+            Link::End | Link::Node(_) => unreachable!("made as one of the others"),
+        }
+    }
+}
+
+/// Records that the child's entry maps the locked frame too, if the parent's is the only one that
+/// does, and both fit in a word. Otherwise false, and it is up to [`add`].
+#[inline(always)] // a fork does little else
+pub fn share(frame: &mut Locked<'_>, twins: Twins) -> bool {
+    let is_only = frame.rmap() == twins.before;
+    if is_only {
+        frame.set_rmap(twins.after);
+        frame.mapped_up();
+    }
+    is_only
 }
 
 /// Makes nodes of a pair, so that [`replace`] can move either of its entries.
@@ -405,12 +439,13 @@ mod tests {
         let bench = Bench::new(64, 0);
         let frames = &bench.vm.store().frames;
         let (parent, child) = (EntryAt::new(Frame(3), 7), EntryAt::new(Frame(9), 7));
+        let twins = Twins::new(parent.table(), child.table(), 7);
         let moved = EntryAt::new(Frame(9), 8);
         let found = |frame: &Locked<'_>| entries(&bench.ram, frame).collect::<Vec<_>>();
         let mut frame = anon(frames);
         for gone in [parent, child] {
             add_first(&mut frame, parent);
-            share(frames, AT, &bench.ram, &mut frame, child).unwrap();
+            assert!(share(&mut frame, twins));
             assert_eq!(nodes(&bench.ram, &frame), 0);
             assert_eq!(found(&frame), [child, parent]);
             remove(frames, AT, &bench.ram, &mut frame, gone);
@@ -418,18 +453,25 @@ mod tests {
             assert_eq!(found(&frame), [left]);
             remove(frames, AT, &bench.ram, &mut frame, left);
         }
-        // Behind a node, and with another index, it takes nodes.
+        // A third entry takes a node, and so does one of a table that is too far up.
         add_first(&mut frame, parent);
-        share(frames, AT, &bench.ram, &mut frame, child).unwrap();
-        share(frames, AT, &bench.ram, &mut frame, place(1)).unwrap();
+        assert!(share(&mut frame, twins));
+        let again = EntryAt::new(Frame(11), 7);
+        assert!(!share(&mut frame, Twins::new(Frame(3), again.table(), 7)));
+        add(frames, AT, &bench.ram, &mut frame, again).unwrap();
         assert_eq!(nodes(&bench.ram, &frame), 1);
         unpair(frames, AT, &bench.ram, &mut frame).unwrap();
         assert_eq!(nodes(&bench.ram, &frame), 2);
         replace(&bench.ram, &mut frame, child, moved);
-        assert_eq!(found(&frame), [place(1), moved, parent]);
-        for entry in [parent, place(1), moved] {
+        assert_eq!(found(&frame), [again, moved, parent]);
+        for entry in [parent, again, moved] {
             remove(frames, AT, &bench.ram, &mut frame, entry);
         }
+        add_first(&mut frame, parent);
+        let far = Twins::new(Frame(3), Frame(1 << 26), 7);
+        assert!(!share(&mut frame, far));
+        assert_eq!(far.child(), EntryAt::new(Frame(1 << 26), 7));
+        remove(frames, AT, &bench.ram, &mut frame, parent);
         assert_eq!(frames.check_links(&bench.ram), Partial::default());
     }
 
@@ -441,7 +483,8 @@ mod tests {
         let mut frame = anon(frames);
         let (parent, child) = (EntryAt::new(Frame(3), 7), EntryAt::new(Frame(9), 7));
         add_first(&mut frame, parent);
-        share(frames, AT, &bench.ram, &mut frame, child).unwrap();
+        let twins = Twins::new(parent.table(), child.table(), 7);
+        assert!(share(&mut frame, twins));
         replace(&bench.ram, &mut frame, child, EntryAt::new(Frame(9), 8));
     }
 

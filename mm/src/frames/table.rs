@@ -159,24 +159,18 @@ impl FrameTable {
     /// If the machine has no such frame.
     #[inline]
     pub fn lock(&self, frame: Frame) -> Locked<'_> {
-        loop {
-            // The wait is bounded by the longest holder: an eviction, which never waits itself.
-            if let Some(locked) = self.try_lock(frame) {
-                return locked;
-            }
-            spin_loop();
+        let words = &self.words[frame.index()];
+        if !take(&words[0]) {
+            wait_for(&words[0]);
         }
+        Locked { words, frame, state: words[0].load(Relaxed) }
     }
 
     /// Locks `frame` unless somebody holds it.
     #[inline]
     pub fn try_lock(&self, frame: Frame) -> Option<Locked<'_>> {
         let words = &self.words[frame.index()];
-        if words[0].fetch_or(LOCK, Acquire) & LOCK != 0 {
-            return None;
-        }
-        let state = words[0].load(Relaxed) & !LOCK;
-        Some(Locked { words, frame, state })
+        take(&words[0]).then(|| Locked { words, frame, state: words[0].load(Relaxed) })
     }
 
     /// The state of `frame` at this moment; without its lock, a hint.
@@ -192,18 +186,34 @@ impl FrameTable {
     }
 }
 
+/// Takes the lock in a state word unless somebody holds it.
+#[inline]
+fn take(state: &AtomicU64) -> bool {
+    state.fetch_or(LOCK, Acquire) & LOCK == 0
+}
+
+/// Takes it as soon as its holder is done.
+#[cold]
+fn wait_for(state: &AtomicU64) {
+    // Bounded by the longest holder: an eviction, which never waits itself.
+    while !take(state) {
+        spin_loop();
+    }
+}
+
 /// A frame that only its holder may change.
 #[must_use = "a frame is locked to read or change it"]
 pub struct Locked<'a> {
     words: &'a [AtomicU64; 3],
     frame: Frame,
+    /// With the bit of the lock.
     state: u64,
 }
 
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.words[0].store(self.state, Release);
+        self.words[0].store(self.state - LOCK, Release);
     }
 }
 
@@ -226,7 +236,7 @@ impl Locked<'_> {
     #[inline]
     pub fn begin(&mut self, kind: Kind) {
         assert!(State(self.state).kind() == Kind::Free, "{:?} is in use", self.frame);
-        self.state = (kind as u64) << KIND_SHIFT;
+        self.state = (kind as u64) << KIND_SHIFT | LOCK;
         self.set_rmap(0);
         self.set_owner(0);
     }
@@ -246,7 +256,7 @@ impl Locked<'_> {
             "{:?} is freed while in use: {state:?}",
             self.frame
         );
-        self.state = 0;
+        self.state = LOCK;
     }
 
     /// Sets `flags`.

@@ -10,13 +10,13 @@ use super::space::AddressSpace;
 use super::unmap::destroy;
 use super::vma::{Backing, Vma, VmaFlags};
 use crate::addr::{Frame, Page, Pages};
-use crate::frames::rmap::EntryAt;
+use crate::frames::rmap::Twins;
 use crate::frames::table::Kind;
 use crate::frames::{NoMemory, rmap};
 use crate::machine::{At, Machine};
 use crate::objects::store::Resident;
 use crate::objects::{Flush, Store};
-use crate::translate::x86_64::{self as x86, Entry, Holds, WRITE};
+use crate::translate::x86_64::{self as x86, Entry, Holds, PRESENT, WRITE};
 
 /// Copies `parent`; pages are shared until written.
 ///
@@ -119,6 +119,7 @@ impl<M: Machine> Sharer<'_, M> {
     }
 
     /// The entries of `part` in the table `leaf`.
+    #[inline(never)] // its loop needs all registers
     fn leaf(&mut self, leaf: Frame, part: Pages) -> Result<(), NoMemory> {
         let (store, machine) = (self.store, self.machine);
         let from = x86::words(machine, leaf, part);
@@ -130,37 +131,75 @@ impl<M: Machine> Sharer<'_, M> {
         // A page may be evicted, and counted out, as soon as it is there. So all that may come are
         // counted in before, and those that did not come are taken back.
         let most = part.count();
-        let mut surplus = Resident { anon: most, file: most, swapped: most };
-        store.resident_up_by(self.child.id(), surplus);
-        let mut place = x86::entry_at(child_leaf, part.start);
-        let mut rights = 0;
-        let mut result = Ok(());
-        for (from, to) in from.iter().zip(to) {
-            let Ok(entry) = self.entry(from, to, place, &mut surplus) else {
-                result = Err(NoMemory);
-                break;
-            };
-            rights |= entry.0;
-            place = place.next();
+        store.resident_up_by(self.child.id(), Resident { anon: most, file: most, swapped: most });
+        let mut missing = Resident { anon: most, file: most, swapped: most };
+        let twins = Twins::new(leaf, child_leaf, x86::entry_at(leaf, part.start).index());
+        let mut lost_right = false;
+        let (mut done, mut result) = (0, Ok(()));
+        while result.is_ok() && done < from.len() {
+            let (run, common) =
+                self.common(&from[done..], &to[done..], twins.up(done), &mut lost_right);
+            done += run;
+            missing.anon -= common;
+            if let (Some(from), Some(to)) = (from.get(done), to.get(done)) {
+                result = self.other(from, to, twins.up(done), &mut lost_right, &mut missing);
+                done += 1;
+            }
         }
-        if Entry(rights).has(WRITE) {
+        if lost_right {
             self.flush.range(part);
         }
-        store.resident_down_by(self.child.id(), surplus);
+        store.resident_down_by(self.child.id(), missing);
         result
     }
 
-    /// One entry, which the child gets at `place`: what it costs, a fork costs a thousand times.
-    /// Returns it as it was; the right to write it has lost.
-    #[inline(always)]
-    fn entry(
-        &mut self,
+    /// Gives the child pages of anonymous memory that nobody else maps, up to the first entry that
+    /// holds anything else. What this costs, a fork costs a thousand times.
+    ///
+    /// Returns the entries that were looked at, and how many of them hold a page.
+    fn common(
+        &self,
+        from: &[AtomicU64],
+        to: &[AtomicU64],
+        mut twins: Twins,
+        lost_right: &mut bool,
+    ) -> (usize, u64) {
+        let (mut done, mut empty) = (0, 0);
+        for (from, to) in from.iter().zip(to) {
+            let entry = x86::load(from);
+            if entry.has(PRESENT) {
+                let mut locked = self.store.frames.table.lock(entry.frame());
+                // It may have been evicted before it was locked.
+                let is_common = x86::load(from) == entry
+                    && locked.state().kind() == Kind::Anon
+                    && rmap::share(&mut locked, twins);
+                if !is_common {
+                    break;
+                }
+                give(from, to, entry, lost_right);
+            } else if entry.0 == 0 {
+                empty += 1;
+            } else {
+                break;
+            }
+            done += 1;
+            twins = twins.up(1);
+        }
+        (done, done as u64 - empty)
+    }
+
+    /// Gives the child what an entry holds, whatever it is, and takes it from `missing`.
+    #[inline(never)]
+    fn other(
+        &self,
         from: &AtomicU64,
         to: &AtomicU64,
-        place: EntryAt,
-        surplus: &mut Resident,
-    ) -> Result<Entry, NoMemory> {
-        let store = self.store;
+        twins: Twins,
+        lost_right: &mut bool,
+        missing: &mut Resident,
+    ) -> Result<(), NoMemory> {
+        let (store, machine) = (self.store, self.machine);
+        // Ends: an entry that has changed since it was read was evicted, once, or used.
         loop {
             let entry = x86::load(from);
             match entry.holds() {
@@ -168,36 +207,37 @@ impl<M: Machine> Sharer<'_, M> {
                 Holds::Frame(frame) if frame == store.zero => x86::store(to, entry),
                 Holds::Frame(frame) => {
                     let mut locked = store.frames.table.lock(frame);
-                    if !x86::load(from).maps_as(entry) {
-                        continue; // evicted before it was locked: a swap entry by now
+                    if x86::load(from) != entry {
+                        continue;
                     }
-                    rmap::share(&store.frames, self.at, self.machine, &mut locked, place)?;
-                    x86::store(to, Entry(entry.0 & !WRITE));
-                    surplus.anon -= 1;
-                    if locked.state().kind() != Kind::Anon {
-                        was_file(surplus);
+                    if !rmap::share(&mut locked, twins) {
+                        rmap::add(&store.frames, self.at, machine, &mut locked, twins.child())?;
                     }
-                    if entry.has(WRITE) {
-                        x86::clear(from, WRITE);
+                    give(from, to, entry, lost_right);
+                    match locked.state().kind() {
+                        Kind::Anon => missing.anon -= 1,
+                        _ => missing.file -= 1,
                     }
                 }
                 Holds::Swapped(slot) => {
                     store.swap.duplicate(slot);
                     x86::store(to, entry);
-                    surplus.swapped -= 1;
+                    missing.swapped -= 1;
                 }
             }
-            return Ok(entry);
+            return Ok(());
         }
     }
 }
 
-/// A page that was counted as anonymous is a file's: rare, and apart, so that it costs the others
-/// nothing.
-#[cold]
-fn was_file(surplus: &mut Resident) {
-    surplus.anon += 1;
-    surplus.file -= 1;
+/// Gives `to` what `from` maps; neither may be written, and if `from` could it has lost a right.
+#[inline(always)]
+fn give(from: &AtomicU64, to: &AtomicU64, entry: Entry, lost_right: &mut bool) {
+    x86::store(to, Entry(entry.0 & !WRITE));
+    if entry.has(WRITE) {
+        x86::clear(from, WRITE);
+        *lost_right = true;
+    }
 }
 
 #[cfg(test)]

@@ -100,12 +100,6 @@ impl Entry {
         }
     }
 
-    /// Whether both are present and map one frame.
-    #[inline]
-    pub const fn maps_as(self, other: Entry) -> bool {
-        (self.0 ^ other.0) & (FRAME_MASK | PRESENT) == 0 && self.has(PRESENT)
-    }
-
     /// The frame of a present entry.
     #[inline]
     pub const fn frame(self) -> Frame {
