@@ -313,7 +313,7 @@ fn what_cannot_be_run_is_refused_in_a_line() {
 #[test]
 fn time_in_instructions_is_the_same_in_every_run() {
     let Some(boot) = machine(&["/bin/forktest"]) else { return };
-    let boot = Boot { icount: true, swap_bytes: 0, ..boot };
+    let boot = Boot { icount: true, swap_bytes: 64 << 20, ..boot };
     let (one, other) = (run_well(&boot), run_well(&boot));
     assert_eq!(one.report, other.report);
     assert!(one.number("/time/virtual_ns") > 0);
@@ -351,13 +351,22 @@ fn a_disk_that_cannot_be_read_kills_who_needs_it() {
     }
 }
 
+/// What the kernel promises, in instructions.
+const COSTS_AT_MOST: [(&str, f64); 5] = [
+    ("null system call", 150.0),
+    ("demand-zero fault", 1000.0),
+    ("fork, each resident page", 60.0),
+    ("copy-on-write fault", 1100.0),
+    ("eviction with swap-out", 3000.0),
+];
+
 /// The counts are exact, and the same wherever the same compilers made kernel and program. Other
 /// compilers may make a few instructions more or less of the same source.
 #[test]
 fn costs_are_what_they_were() {
     let scratch = tempfile::tempdir().expect("there is a temporary directory");
     let Some(boot) = machine_with("cost", &[], scratch.path()) else { return };
-    let said = run_well(&Boot { icount: true, swap_bytes: 0, ..boot });
+    let said = run_well(&Boot { icount: true, swap_bytes: 64 << 20, ..boot });
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("user/expected/cost.txt");
     if std::env::var_os("VELLUM_BLESS").is_some() {
         std::fs::write(&path, &said.output).expect("it can be written");
@@ -373,6 +382,10 @@ fn costs_are_what_they_were() {
         assert_eq!(name, same, "{}", said.output);
         let ratio = now.unwrap_or(1.0) / then.unwrap_or(1.0);
         assert!((0.97..1.03).contains(&ratio), "{name}: {then:?}, now {now:?}");
+    }
+    for (name, at_most) in COSTS_AT_MOST {
+        let (_, cost) = now.iter().find(|(found, _)| found == name).expect("it is measured");
+        assert!(cost.is_some_and(|cost| cost <= at_most), "{name}: {cost:?}, above {at_most}");
     }
 }
 

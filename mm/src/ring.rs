@@ -60,7 +60,7 @@ impl Rings {
     ///
     /// # Panics
     /// If `frame` is in a ring already.
-    #[inline]
+    #[inline(always)] // a call would cost a third more, in every fault
     pub fn insert_before(&mut self, head: &mut Option<Frame>, frame: Frame) {
         let index = self.unlinked(frame);
         if let Some(head) = *head {

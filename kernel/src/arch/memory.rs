@@ -157,7 +157,7 @@ impl Memory for PhysicalMemory {
         unsafe {
             asm!(
                 "2:",
-                ".irp offset, 0, 128, 256, 384",
+                ".irp offset, 0, 128, 256, 384, 512, 640, 768, 896",
                 "vmovaps ymm0, [{from} + \\offset]",
                 "vmovaps ymm1, [{from} + 32 + \\offset]",
                 "vmovaps ymm2, [{from} + 64 + \\offset]",
@@ -167,8 +167,8 @@ impl Memory for PhysicalMemory {
                 "vmovaps [{to} + 64 + \\offset], ymm2",
                 "vmovaps [{to} + 96 + \\offset], ymm3",
                 ".endr",
-                "add {from}, 512",
-                "add {to}, 512",
+                "add {from}, 1024",
+                "add {to}, 1024",
                 "cmp {to}, {end}",
                 "jne 2b",
                 "vzeroupper",

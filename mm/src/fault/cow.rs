@@ -47,7 +47,7 @@ pub(super) fn copy_on_write<M: Machine>(
     let old = x86::swap(word, Entry(0));
     machine.invalidate(space.id(), Pages::at(page, 1));
     let was = Some(Resides::from(locked.state().kind()));
-    let copied = map_new_anon(scene, space, area, leaf, was, |to| machine.copy(frame, to));
+    let copied = map_new_anon(scene, space, area, (leaf, word), was, |to| machine.copy(frame, to));
     let to = match copied {
         Ok(to) => to,
         Err(no_memory) => {

@@ -39,7 +39,8 @@ pub(super) fn fill<M: Machine>(
     if scene.access == Access::Write && area.sharing == Sharing::Private {
         // The page itself is never mapped: the writer gets its copy at once.
         locked.set(Flags::REFERENCED);
-        let copied = map_new_anon(scene, space, area, leaf, None, |to| machine.copy(from, to));
+        let place = (leaf, x86::word(machine, leaf, page));
+        let copied = map_new_anon(scene, space, area, place, None, |to| machine.copy(from, to));
         let to = copied.map_err(Stop::no_memory_beside(from))?;
         drop(locked);
         count(scene, true);

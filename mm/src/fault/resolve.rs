@@ -1,5 +1,7 @@
 //! From a fault to an entry that permits the access.
 
+use core::sync::atomic::AtomicU64;
+
 use super::classify::{Fault, Violation, classify};
 use super::{cow, file};
 use crate::addr::{Frame, Page, VirtAddr};
@@ -175,8 +177,9 @@ fn resolve<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Result
     if !crate::spaces::layout::is_user(page.address()) {
         return Err(Stop::Kill(Cause::Violation(Violation::Unmapped)));
     }
-    let Some(area) = area_of(scene, space) else {
-        return Err(Stop::Kill(Cause::Violation(Violation::Unmapped)));
+    let area = match space.areas_mut().find_recent(page) {
+        Some(area) => *area,
+        None => grown_to(scene, space)?,
     };
     let entry = match space.leaf(machine, page) {
         Some(leaf) => x86::load(x86::word(machine, leaf, page)),
@@ -217,24 +220,19 @@ fn make_own_room<M: Machine>(scene: &Scene<'_, M>, space: &AddressSpace, fault: 
     keep_allotment(scene.store, scene.at, scene.machine, space.id(), keep);
 }
 
-/// The area of the page; a stack just above it grows to include it.
-#[inline]
-fn area_of<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Option<Vma> {
-    if let Some(area) = space.areas_mut().find_recent(scene.page) {
-        return Some(*area);
-    }
-    grown_to(scene, space)
-}
-
+/// The area of a page that no area has yet: a stack just above it grows to include it.
 #[inline(never)]
-fn grown_to<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Option<Vma> {
+fn grown_to<M: Machine>(scene: &Scene<'_, M>, space: &mut AddressSpace) -> Result<Vma, Stop> {
+    let unmapped = Stop::Kill(Cause::Violation(Violation::Unmapped));
     let layout = space.layout();
     let limits =
         StackLimits { pages_max: layout.stack_pages_max(), floor: layout.mappable().start };
-    space.areas_mut().grow_down(scene.page, limits).ok()?;
+    if space.areas_mut().grow_down(scene.page, limits).is_err() {
+        return Err(unmapped);
+    }
     let (space_id, page) = (space.id(), scene.page);
     scene.machine.happened(Event::StackGrown { space: space_id, page });
-    space.areas().find(page).copied()
+    space.areas().find(page).copied().ok_or(unmapped)
 }
 
 #[inline(never)]
@@ -260,20 +258,21 @@ fn zero_fill<M: Machine>(
 ) -> Result<Resolved, Stop> {
     let (store, at, machine, page) = (scene.store, scene.at, scene.machine, scene.page);
     let leaf = space.make_leaf(store, at, machine, page)?;
-    let frame = map_new_anon(scene, space, area, leaf, None, |frame| machine.zero(frame))?;
+    let place = (leaf, x86::word(machine, leaf, page));
+    let frame = map_new_anon(scene, space, area, place, None, |frame| machine.zero(frame))?;
     store.counters(at).zero_fill.add(1);
     machine.happened(Event::ZeroFill { space: space.id(), page, frame });
     Ok(Resolved::ZeroFill)
 }
 
-/// Maps a new anonymous frame, writable, in the table `leaf`, where there is nothing now or the zero
-/// frame. `was` is what there was, if it still counts as resident.
+/// Maps a new anonymous frame, writable, where there is nothing now or the zero frame: in a table, by
+/// the word that is the page's. `was` is what there was, if it still counts as resident.
 #[inline(always)] // with what it calls, a fault's work: each call would cost it a tenth
 pub(super) fn map_new_anon<M: Machine>(
     scene: &Scene<'_, M>,
     space: &mut AddressSpace,
     area: &Vma,
-    leaf: Frame,
+    (leaf, word): (Frame, &AtomicU64),
     was: Option<Resides>,
     fill: impl FnOnce(Frame),
 ) -> Result<Frame, NoMemory> {
@@ -282,7 +281,6 @@ pub(super) fn map_new_anon<M: Machine>(
     let frame = locked.frame();
     fill(frame);
     rmap::add_first(&mut locked, x86::entry_at(leaf, page));
-    let word = x86::word(machine, leaf, page);
     let old = x86::load(word);
     let bits = entry_bits(area) | WRITE | ACCESSED | DIRTY;
     x86::store(word, Entry::of(frame, bits));
@@ -348,17 +346,18 @@ fn swap_in<M: Machine>(
     let frame = locked.frame();
     let id = space.id();
     let sole = store.swap.references(slot) == 1 && locked.state().mapped() == 0;
+    let leaf = space.leaf(machine, page).expect("the entry was read from it");
+    let word = x86::word(machine, leaf, page);
     let mut takes_back = false; // whether the slot goes with the entry that named it
     if scene.access == Access::Write && !sole {
         // Others have a right to these contents: the writer gets a copy at once.
-        let leaf = space.leaf(machine, page).expect("the entry was read from it");
-        let copied = map_new_anon(scene, space, area, leaf, None, |to| machine.copy(frame, to));
+        let copied =
+            map_new_anon(scene, space, area, (leaf, word), None, |to| machine.copy(frame, to));
         let copy = copied.map_err(Stop::no_memory_beside(frame))?;
-        debug_assert!(x86::load(x86::word(machine, leaf, page)).frame() == copy);
+        debug_assert!(x86::load(word).frame() == copy);
         drop(locked);
         machine.happened(Event::Copy { space: id, page, from: frame, to: copy, read: scene.read });
     } else {
-        let leaf = space.leaf(machine, page).expect("the entry was read from it");
         rmap::add(&store.frames, at, machine, &mut locked, x86::entry_at(leaf, page))
             .map_err(Stop::no_memory_beside(frame))?;
         let mut bits = entry_bits(area) | ACCESSED;
@@ -368,7 +367,7 @@ fn swap_in<M: Machine>(
         if scene.access == Access::Write {
             bits |= DIRTY;
         }
-        x86::store(x86::word(machine, leaf, page), Entry::of(frame, bits));
+        x86::store(word, Entry::of(frame, bits));
         locked.clear(Flags::LEAVING | Flags::REFERENCED);
         make_evictable(scene, space, area, &mut locked);
         count_mapping(scene, space, Resides::Anon);

@@ -13,6 +13,8 @@ pub mod table;
 pub mod zone;
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::ops::Range;
 
 use self::buddy::Buddy;
@@ -47,8 +49,12 @@ impl Frames {
         let count = memory.iter().map(|range| range.end.index()).max().unwrap_or(0);
         let first = memory.iter().map(|range| range.start).min().unwrap_or_default();
         let mut buddy = Buddy::new(first, count - first.index());
-        for range in memory {
-            buddy.add(range.clone());
+        // Memory is filled in this order. Short ranges come last: long runs begin in the others, and
+        // what lies low may be all that some devices reach.
+        let mut ranges: Vec<_> = memory.to_vec();
+        ranges.sort_by_key(|range| Reverse(range.end.0 - range.start.0));
+        for range in ranges {
+            buddy.add(range);
         }
         Frames {
             table: FrameTable::new(count),

@@ -94,32 +94,39 @@ impl Pair {
 
     /// The entry that is left without `gone`, if that is one of them.
     fn without(self, gone: EntryAt) -> Option<EntryAt> {
-        let (newer, older) = (self.newer(), self.older());
-        if newer == gone { Some(older) } else { (older == gone).then_some(newer) }
+        if self.newer() == gone {
+            Some(self.older())
+        } else {
+            (self.older() == gone).then(|| self.newer())
+        }
     }
 }
 
 /// The lowest bits of a link tell its kind.
 const KIND_BITS: u32 = 2;
 const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
+// Zero: the end of a list.
+const AT: u64 = 1;
+const NODE: u64 = 2;
+const PAIR: u64 = 3;
 
 impl Link {
     const fn decode(word: u64) -> Link {
         let rest = word >> KIND_BITS;
         match word & KIND_MASK {
-            0 => Link::End,
-            1 => Link::At(EntryAt(rest)),
-            2 => Link::Node(Node(rest)),
-            _ => Link::Pair(Pair(rest)),
+            AT => Link::At(EntryAt(rest)),
+            NODE => Link::Node(Node(rest)),
+            PAIR => Link::Pair(Pair(rest)),
+            _ => Link::End,
         }
     }
 
     const fn encode(self) -> u64 {
         match self {
             Link::End => 0,
-            Link::At(entry) => entry.0 << KIND_BITS | 1,
-            Link::Node(node) => node.0 << KIND_BITS | 2,
-            Link::Pair(pair) => pair.0 << KIND_BITS | 3,
+            Link::At(entry) => entry.0 << KIND_BITS | AT,
+            Link::Node(node) => node.0 << KIND_BITS | NODE,
+            Link::Pair(pair) => pair.0 << KIND_BITS | PAIR,
         }
     }
 }
@@ -284,15 +291,15 @@ pub fn remove<M: Machine>(
     frame: &mut Locked<'_>,
     entry: EntryAt,
 ) {
-    let first = Link::decode(frame.rmap());
-    if first == Link::At(entry) {
+    let first = frame.rmap();
+    if first == Link::At(entry).encode() {
         frame.set_rmap(0);
-    } else if let Link::Pair(pair) = first
-        && let Some(other) = pair.without(entry)
+    } else if first & KIND_MASK == PAIR
+        && let Some(other) = Pair(first >> KIND_BITS).without(entry)
     {
         frame.set_rmap(Link::At(other).encode());
     } else {
-        remove_from_list(frames, at, machine, frame, first, entry);
+        remove_from_list(frames, at, machine, frame, Link::decode(first), entry);
     }
     frame.mapped_down();
 }
