@@ -421,7 +421,7 @@ fn run(seed: u64, config: &Config, fails: u32) {
         world.vm.destroy(World::at(0), &world.machine, program.space);
     }
     for file in &world.files {
-        world.vm.forget(World::at(0), &world.machine, file.file);
+        world.vm.remove_file(World::at(0), &world.machine, file.file);
     }
     world.settle(&mut random);
     check(&[]);

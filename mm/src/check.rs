@@ -7,6 +7,7 @@
 //!
 //! Knows nothing of: contents. Whether a page holds the right bytes only its program can tell.
 
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -17,7 +18,7 @@ use crate::frames::rmap::{self, EntryAt};
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::Machine;
 use crate::objects::Store;
-use crate::objects::file::{Medium, owner_word};
+use crate::objects::file::{Medium, owner_of, owner_word};
 use crate::objects::groups::GroupId;
 use crate::objects::index::Cached;
 use crate::objects::io::{Direction, Request};
@@ -47,13 +48,27 @@ pub fn check_invariants<M: Machine>(vm: &Vm, machine: &M, spaces: &[&AddressSpac
     for space in spaces {
         found.space(space);
     }
-    for file in 0..store.files.count() {
-        found.file(FileRef(file));
+    let doomed = doomed(store);
+    for file in store.files.all() {
+        found.file(file, doomed.get(&file).copied().unwrap_or(0));
     }
     let requests: Vec<Request> = store.requests.lock().under_way().copied().collect();
     found.requests(&requests);
     found.swap();
     found.frames(&requests);
+}
+
+/// Frames that have left the index of their file and wait for a disk or a TLB.
+fn doomed(store: &Store) -> BTreeMap<FileRef, u64> {
+    let mut doomed = BTreeMap::new();
+    let table = &store.frames.table;
+    for frame in (0..table.count() as u32).map(Frame) {
+        let state = table.peek(frame);
+        if state.kind() == Kind::File && state.has(Flags::DOOMED) {
+            *doomed.entry(owner_of(table.peek_owner(frame)).0).or_default() += 1;
+        }
+    }
+    doomed
 }
 
 /// What page tables, indexes and requests say, to be compared with what descriptors say.
@@ -141,7 +156,8 @@ impl<M: Machine> Found<'_, M> {
         self.pins[frame.index()] += u32::from(area.flags.contains(VmaFlags::LOCKED));
     }
 
-    fn file(&mut self, file: FileRef) {
+    /// A file, of which so many frames have left the index and wait to be freed.
+    fn file(&mut self, file: FileRef, doomed: u64) {
         let object = self.store.files.get(file);
         let object = object.lock();
         let (mut cached, table) = (0, &self.store.frames.table);
@@ -163,6 +179,8 @@ impl<M: Machine> Found<'_, M> {
             true
         });
         assert_eq!(cached, object.cached, "frames of {file:?}");
+        let holds = self.store.files.holds(file);
+        assert!(holds == doomed || holds == doomed + 1, "{file:?}: {holds} holds, {doomed} frames");
         self.nodes += object.index.nodes(self.machine);
     }
 

@@ -404,9 +404,17 @@ impl Vm {
         Ok(())
     }
 
-    /// The last name and the last mapping of `file` are gone: nothing of it needs to be kept.
+    /// The last name and the last mapping of `file` are gone: none of its contents need to be kept.
     pub fn forget<M: Machine>(&self, at: At, machine: &M, file: FileRef) {
         page_cache::forget(&self.store, at, machine, file);
+    }
+
+    /// As [`forget`](Self::forget), of a file that nobody has open either: its number will be another's.
+    ///
+    /// # Panics
+    /// If there is no such file; and later, if it is used again.
+    pub fn remove_file<M: Machine>(&self, at: At, machine: &M, file: FileRef) {
+        page_cache::remove_file(&self.store, at, machine, file);
     }
 
     /// `fsync`, `msync`, and periodic write-back: starts to write dirty pages of `file`.

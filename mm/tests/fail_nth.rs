@@ -214,7 +214,7 @@ impl Story {
             self.world.destroy(space);
         }
         for &file in files {
-            self.world.vm.forget(self.world.at(), &self.world.hardware, file);
+            self.world.vm.remove_file(self.world.at(), &self.world.hardware, file);
         }
         self.world.settle();
         self.check();

@@ -648,7 +648,7 @@ impl Test {
             self.world.destroy(process.space);
         }
         for file in &self.files {
-            self.world.vm.forget(self.world.at(), &self.world.hardware, file.file);
+            self.world.vm.remove_file(self.world.at(), &self.world.hardware, file.file);
         }
         self.world.settle();
         self.check();

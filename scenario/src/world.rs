@@ -309,7 +309,7 @@ impl<'a, H: Hardware> World<'a, H> {
         self.nameless = kept;
         let gone: Vec<FileRef> = gone;
         for file in gone {
-            self.vm.forget(AT, self.machine, file);
+            self.vm.remove_file(AT, self.machine, file);
         }
     }
 

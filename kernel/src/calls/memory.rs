@@ -446,7 +446,7 @@ impl Kernel {
         self.files.nameless = kept;
         let at = crate::kernel::now();
         for file in gone {
-            self.vm.forget(at, self.pc, file);
+            self.vm.remove_file(at, self.pc, file);
         }
     }
 }

@@ -115,6 +115,13 @@ pub(crate) fn swapped_page(slot: Slot) -> PageId {
     PageId(0b11 << 62 | u64::from(slot.0))
 }
 
+/// Frees a frame that has left the index of its file, which may be gone with it.
+pub(crate) fn release_doomed<M: Machine>(store: &Store, at: At, machine: &M, frame: Locked<'_>) {
+    let (file, _) = owner_of(frame.owner());
+    store.release(at, machine, frame);
+    store.files.let_go(file);
+}
+
 /// One page of a file at the end of a request, with its file locked.
 struct FileEnd<'a, M> {
     store: &'a Store,
@@ -136,7 +143,7 @@ impl<M: Machine> FileEnd<'_, M> {
             if let Some(slot) = self.slot {
                 store.swap.release_of_file(slot);
             }
-            store.release(self.at, self.machine, locked);
+            release_doomed(store, self.at, self.machine, locked);
             return;
         }
         if outcome == IoOutcome::Failed {
@@ -166,7 +173,7 @@ impl<M: Machine> FileEnd<'_, M> {
                 locked.set(Flags::DOOMED);
                 return;
             }
-            store.release(self.at, self.machine, locked);
+            release_doomed(store, self.at, self.machine, locked);
             return;
         }
         let state = locked.state();

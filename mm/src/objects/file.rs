@@ -81,7 +81,22 @@ impl FileObject {
 /// All files of a machine.
 #[derive(Default)]
 pub struct Files {
-    files: Mutex<Vec<Arc<Mutex<FileObject>>>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    files: Vec<Option<Known>>,
+    /// Numbers of files that are gone. There is room for all, so that it never grows at a bad time.
+    free: Vec<FileRef>,
+}
+
+/// A file, and what keeps its number from another one.
+struct Known {
+    object: Arc<Mutex<FileObject>>,
+    /// One until it is removed, and one for each frame that has left its index and still waits for a
+    /// disk or a TLB.
+    holds: u64,
 }
 
 /// Why a file was refused.
@@ -109,11 +124,7 @@ impl Files {
             (Medium::Disk, Warmth::Warm) => vec![u64::MAX; pages.div_ceil(64) as usize],
             _ => Vec::new(),
         };
-        let mut files = self.files.lock();
-        if files.len() as u32 == FILES_MAX {
-            return Err(FileError::TooMany);
-        }
-        files.push(Arc::new(Mutex::new(FileObject {
+        let object = Arc::new(Mutex::new(FileObject {
             bytes,
             medium,
             index: Index::new(),
@@ -121,8 +132,21 @@ impl Files {
             read_ahead: ReadAhead::default(),
             gone: false,
             warm: warm.into_boxed_slice(),
-        })));
-        Ok(FileRef(files.len() as u32 - 1))
+        }));
+        let known = Some(Known { object, holds: 1 });
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        if let Some(file) = table.free.pop() {
+            table.files[file.0 as usize] = known;
+            return Ok(file);
+        }
+        let number = table.files.len() as u32;
+        if number == FILES_MAX {
+            return Err(FileError::TooMany);
+        }
+        table.files.push(known);
+        table.free.reserve(table.files.len());
+        Ok(FileRef(number))
     }
 
     /// The file of this number.
@@ -130,19 +154,56 @@ impl Files {
     /// # Panics
     /// If there is none.
     pub fn get(&self, file: FileRef) -> Arc<Mutex<FileObject>> {
-        let files = self.files.lock();
-        let found = files.get(file.0 as usize).unwrap_or_else(|| panic!("{file:?} does not exist"));
-        Arc::clone(found)
+        Arc::clone(&self.table.lock().known(file).object)
     }
 
-    /// Number of files.
-    pub fn count(&self) -> u32 {
-        self.files.lock().len() as u32
+    /// All files, by number.
+    pub fn all(&self) -> Vec<FileRef> {
+        let table = self.table.lock();
+        let numbers = (0..).zip(&table.files).filter(|(_, known)| known.is_some());
+        numbers.map(|(number, _)| FileRef(number)).collect()
+    }
+
+    /// Keeps the number of `file` from another one for a frame that has left its index.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn hold(&self, file: FileRef) {
+        self.table.lock().known(file).holds += 1;
+    }
+
+    /// Undoes a [`hold`](Self::hold), or what keeps a file that is not removed. With the last, the number
+    /// is free.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn let_go(&self, file: FileRef) {
+        let mut table = self.table.lock();
+        let known = table.known(file);
+        known.holds -= 1;
+        if known.holds == 0 {
+            let gone = table.files[file.0 as usize].take();
+            table.free.push(file);
+            drop(table);
+            drop(gone);
+        }
+    }
+
+    /// What keeps the number of `file`, for tests: see [`Known`].
+    pub(crate) fn holds(&self, file: FileRef) -> u64 {
+        self.table.lock().known(file).holds
     }
 
     /// Pages of `file`.
     pub fn pages(&self, file: FileRef) -> u64 {
         self.get(file).lock().pages()
+    }
+}
+
+impl Table {
+    fn known(&mut self, file: FileRef) -> &mut Known {
+        let known = self.files.get_mut(file.0 as usize).and_then(Option::as_mut);
+        known.unwrap_or_else(|| panic!("{file:?} does not exist"))
     }
 }
 

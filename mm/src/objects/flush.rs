@@ -6,6 +6,7 @@
 //! serves them all. A frame that others can still find, through the page cache or the swap cache, is
 //! *held* until then: evictions pass over it, and who would free it leaves that to the flush.
 
+use super::complete::release_doomed;
 use super::store::{Store, identity};
 use super::swap;
 use crate::addr::{Frame, Page, Pages};
@@ -110,10 +111,12 @@ pub(crate) fn settle<M: Machine>(store: &Store, at: At, machine: &M, mut frame: 
                 frame.set(Flags::DOOMED);
                 return;
             }
-            if state.kind() == Kind::Anon {
-                swap::leave_cache(store, &mut frame);
-            }
             frame.clear(Flags::DOOMED);
+            if state.kind() == Kind::File {
+                release_doomed(store, at, machine, frame);
+                return;
+            }
+            swap::leave_cache(store, &mut frame);
             store.release(at, machine, frame);
             return;
         }

@@ -443,7 +443,7 @@ pub fn truncate<M: Machine>(
     let keep = bytes.div_ceil(PAGE_BYTES);
     let end = object.pages();
     object.bytes = bytes;
-    drop_pages(store, at, machine, &mut object, keep..end);
+    drop_pages(store, at, machine, file, &mut object, keep..end);
     Ok(())
 }
 
@@ -459,22 +459,31 @@ pub(crate) fn punch<M: Machine>(
     let mut object = object.lock();
     debug_assert_eq!(object.medium, Medium::Memory, "{file:?} would be read from its disk again");
     let end = pages.end.min(object.pages());
-    drop_pages(store, at, machine, &mut object, pages.start..end);
+    drop_pages(store, at, machine, file, &mut object, pages.start..end);
 }
 
-/// Forgets a file that has no name and is mapped nowhere: its pages need not be kept.
+/// Forgets the contents of a file that has no name and is mapped nowhere. Who has it open reads what its
+/// disk still has.
 pub fn forget<M: Machine>(store: &Store, at: At, machine: &M, file: FileRef) {
     let object: Arc<_> = store.files.get(file);
     let mut object = object.lock();
     object.gone = true;
     let end = object.pages();
-    drop_pages(store, at, machine, &mut object, 0..end);
+    drop_pages(store, at, machine, file, &mut object, 0..end);
+}
+
+/// Removes a file that nobody can use any more. Its number may be another's as soon as no frame of it
+/// waits for a disk.
+pub fn remove_file<M: Machine>(store: &Store, at: At, machine: &M, file: FileRef) {
+    forget(store, at, machine, file);
+    store.files.let_go(file);
 }
 
 fn drop_pages<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
+    file: FileRef,
     object: &mut FileObject,
     pages: Range<u64>,
 ) {
@@ -508,6 +517,7 @@ fn drop_pages<M: Machine>(
                 if state.holds() > 0 || state.has_any(Flags::READING | Flags::WRITING) {
                     // The frame is the disk's, or some TLB's, until the request or flush ends.
                     locked.set(Flags::DOOMED);
+                    store.files.hold(file);
                 } else {
                     store.release(at, machine, locked);
                 }
@@ -569,6 +579,32 @@ mod tests {
         assert_eq!(bench.vm.census().file, 1, "the frame is still the disk's");
         bench.settle();
         assert_eq!(bench.vm.census(), boot);
+    }
+
+    #[test]
+    fn a_number_is_given_again_when_the_disk_is_done_with_the_file() {
+        let bench = Bench::new(64, 0);
+        let file = bench.file(1, Medium::Disk);
+        let waits = bench.vm.read_page(AT, &bench.ram, file, 0);
+        assert!(matches!(waits, crate::vm::FileOutcome::Wait(_)));
+        bench.vm.remove_file(AT, &bench.ram, file);
+        let second = bench.file(1, Medium::Memory);
+        assert_ne!(second, file, "a frame still names the first");
+        bench.check(&[]);
+        bench.settle();
+        bench.check(&[]);
+        assert_eq!(bench.file(1, Medium::Memory), file);
+        bench.vm.remove_file(AT, &bench.ram, second);
+        assert_eq!(bench.file(1, Medium::Disk), second, "nothing of it was under way");
+    }
+
+    #[test]
+    #[should_panic(expected = "does not exist")]
+    fn a_file_that_was_removed_does_not_exist() {
+        let bench = Bench::new(64, 0);
+        let file = bench.file(1, Medium::Memory);
+        bench.vm.remove_file(AT, &bench.ram, file);
+        let _ = bench.vm.read_page(AT, &bench.ram, file, 0);
     }
 
     #[test]
