@@ -8,6 +8,7 @@
 //! ```text
 //! addr  ring  event  machine      typed numbers, index-linked rings, what happened, what hardware does
 //! frames/                         physical memory: who owns a frame, who maps it, which are free
+//! slab/                           small objects on frames: a kernel's own heap
 //! translate/                      x86-64 page tables
 //! replace/                        which frame to evict next; one file a policy
 //! account/                        whom to kill when nothing is left
@@ -40,6 +41,7 @@ pub mod objects;
 pub mod reclaim;
 pub mod replace;
 pub mod ring;
+pub mod slab;
 pub mod spaces;
 pub mod translate;
 pub mod vm;

@@ -8,8 +8,11 @@
 
 use alloc::boxed::Box;
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use vellum_mm::slab::Magazines;
 
 use super::paging::{self, Stack};
 use super::{apic, trap};
@@ -58,6 +61,10 @@ pub(super) struct Cpu {
     pad: u32,
     tss: TaskState,
     gdt: [u64; 7],
+    /// Where `heap` is.
+    magazines: *mut Magazines,
+    /// The processor's part of the kernel's heap.
+    heap: UnsafeCell<Magazines>,
 }
 
 /// Offsets from `gs`, for assembly.
@@ -93,9 +100,9 @@ static NANOS_BY_TICKS: AtomicU64 = AtomicU64::new(0);
 /// Local APIC numbers, by processor.
 static APIC_IDS: [AtomicU32; CPUS_MAX] = [const { AtomicU32::new(0) }; CPUS_MAX];
 
-/// Gives this processor its tables, its `gs` and its trap stacks, and turns its protections on.
-pub(super) fn init(id: u32) {
-    let mut cpu = Box::new(Cpu {
+/// Makes what processor `id` needs, whose stacks must be mapped.
+pub(super) fn new(id: u32) -> &'static Cpu {
+    let cpu = Box::leak(Box::new(Cpu {
         kernel_rsp: 0,
         user_rsp: 0,
         fs_base: 0,
@@ -112,7 +119,10 @@ pub(super) fn init(id: u32) {
             io_map: size_of::<TaskState>() as u16,
         },
         gdt: [0; 7],
-    });
+        magazines: core::ptr::null_mut(),
+        heap: UnsafeCell::new(Magazines::new()),
+    }));
+    cpu.magazines = cpu.heap.get();
     for (ist, stack) in [Stack::DoubleFault, Stack::Nmi, Stack::MachineCheck].iter().enumerate() {
         cpu.tss.ist[ist] = paging::stack_end(id, *stack);
     }
@@ -127,7 +137,12 @@ pub(super) fn init(id: u32) {
         limit | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56,
         tss >> 32,
     ];
-    let cpu = Box::leak(cpu);
+    cpu
+}
+
+/// Gives this processor its tables, its `gs` and its trap stacks, and turns its protections on.
+/// Allocates nothing before the processor has its magazines.
+pub(super) fn init(cpu: &'static Cpu) {
     load_gdt(&cpu.gdt);
     let cpu = &raw const *cpu as u64;
     for (register, base) in [(msr::GS_BASE, cpu), (msr::KERNEL_GS_BASE, 0), (msr::FS_BASE, 0)] {
@@ -258,6 +273,29 @@ pub(crate) fn id() -> u32 {
         );
     }
     id
+}
+
+impl Cpu {
+    /// Its number, from 0.
+    pub(super) const fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// The magazines of this processor.
+#[inline]
+pub(super) fn magazines() -> *mut Magazines {
+    let magazines;
+    // SAFETY: as for `id`.
+    unsafe {
+        asm!(
+            "mov {magazines}, gs:[{at}]",
+            magazines = out(reg) magazines,
+            at = const offset_of!(Cpu, magazines),
+            options(nostack, preserves_flags, pure, readonly)
+        );
+    }
+    magazines
 }
 
 /// Waits for an interrupt, whose acknowledgement is all that happens to it. Returns at once if one

@@ -202,14 +202,14 @@ impl Pending {
         let status = core::slice::from_mut(&mut self.status);
         let frame = |frame: &Frame| PhysicalMemory.pointer(*frame);
         if self.write {
-            let mut inputs = Vec::with_capacity(FRAMES_MAX + 1);
+            let mut inputs = Vec::with_capacity(self.frames.len() + 1);
             inputs.push(header);
             // SAFETY: frames are mapped for ever, and the slices are only asked where they are.
             let lend = |at| unsafe { core::slice::from_raw_parts(at, BYTES) };
             inputs.extend(self.frames.iter().map(|f| lend(frame(f).cast_const())));
             return with(&inputs, &mut [status]);
         }
-        let mut outputs = Vec::with_capacity(FRAMES_MAX + 1);
+        let mut outputs = Vec::with_capacity(self.frames.len() + 1);
         // SAFETY: as above; the device alone writes through them.
         let lend = |at| unsafe { core::slice::from_raw_parts_mut(at, BYTES) };
         outputs.extend(self.frames.iter().map(|f| lend(frame(f))));

@@ -1,13 +1,45 @@
-//! The kernel's heap: one part of RAM, set aside at boot.
+//! The kernel's heap: the memory manager's slabs, on one part of RAM that boot sets aside.
 //!
 //! It holds what the memory manager makes once (a descriptor for each frame, rings of policies) and
 //! what the kernel makes now and then (processes, areas). It never grows: 4 MiB and a sixteenth of
 //! RAM are more than all per-frame arrays together, which are below 2%.
+//!
+//! ```text
+//!     start ── boot's: records of the heap ── slabs and whole frames ──▶ ◀── arrays above 4 MiB ── end
+//! ```
+//!
+//! What is allocated before the heap works, its own records above all, is never given back.
+//!
+//! Each processor has its own magazines ([`cpu::magazines`]). Until the first one has its `Cpu`, there
+//! are shared ones behind a lock.
 
-use talc::{TalcLock, source::Manual};
+use core::alloc::{GlobalAlloc, Layout};
+use core::ops::Range;
+use core::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use spin::{Mutex, Once};
+use vellum_mm::addr::{Frame, PAGE_BYTES};
+use vellum_mm::slab::{Heap, Magazines};
+
+use super::{cpu, paging};
 
 #[global_allocator]
-static HEAP: TalcLock<spin::Mutex<()>, Manual> = TalcLock::new(Manual);
+static KERNEL_HEAP: KernelHeap = KernelHeap;
+
+/// The heap, once it works.
+static HEAP: Once<Heap> = Once::new();
+/// What is left for allocations before that.
+static BOOT: Mutex<Range<usize>> = Mutex::new(0..0);
+/// The first address that the heap gives.
+static FIRST: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// Whether processors have magazines of their own.
+static OWN: AtomicBool = AtomicBool::new(false);
+static SHARED: Mutex<Magazines> = Mutex::new(Magazines::new());
+
+const PAGE: usize = PAGE_BYTES as usize;
 
 /// Bytes of the heap of a machine with so much RAM; whole pages.
 pub(super) const fn bytes_for(ram_bytes: u64) -> u64 {
@@ -17,9 +49,103 @@ pub(super) const fn bytes_for(ram_bytes: u64) -> u64 {
 /// Gives the heap its memory.
 ///
 /// # Safety
-/// The `bytes` at `base` must be mapped, writable and used by nobody else, for ever.
+/// The `bytes` at `base`, an address of the direct map, must be usable RAM that nobody else uses, for
+/// ever.
 pub(super) unsafe fn init(base: *mut u8, bytes: usize) {
-    // SAFETY: the caller hands the memory over for good, and it is never given back.
-    let claimed = unsafe { HEAP.lock().claim(base, bytes) };
-    assert!(claimed.is_some(), "{bytes} bytes are too few for a heap");
+    let start = base.expose_provenance();
+    *BOOT.lock() = start..start + bytes;
+    let frame = |address: usize| Frame(((address - start) / PAGE) as u32 + first_frame(base));
+    let heap = Heap::new(frame(start)..frame(start + bytes));
+    // A page is left for what handing over the rest allocates.
+    let rest = {
+        let mut boot = BOOT.lock();
+        let first = boot.start.next_multiple_of(PAGE) + PAGE;
+        assert!(first < boot.end, "{bytes} bytes are too few for a heap");
+        let rest = first..boot.end;
+        boot.end = first;
+        rest
+    };
+    heap.add(frame(rest.start)..frame(rest.end));
+    FIRST.store(rest.start, Relaxed);
+    HEAP.call_once(|| heap);
+}
+
+fn first_frame(base: *mut u8) -> u32 {
+    (paging::physical(base) / PAGE_BYTES) as u32
+}
+
+/// From now on every processor that allocates has its `Cpu`.
+pub(super) fn use_own_magazines() {
+    OWN.store(true, Release);
+}
+
+/// This processor's magazines, if processors have their own.
+///
+/// # Safety
+/// Until what is returned is forgotten, nothing else may call this.
+#[inline(always)]
+unsafe fn own() -> Option<&'static mut Magazines> {
+    // SAFETY: they are this processor's, which runs the kernel without interrupts, and live for ever.
+    OWN.load(Acquire).then(|| unsafe { &mut *cpu::magazines() })
+}
+
+/// Memory before there is a heap.
+fn boot_alloc(layout: Layout) -> *mut u8 {
+    let mut boot = BOOT.lock();
+    let start = boot.start.next_multiple_of(layout.align());
+    match start.checked_add(layout.size()) {
+        Some(end) if end <= boot.end => {
+            boot.start = end;
+            core::ptr::with_exposed_provenance_mut(start)
+        }
+        _ => core::ptr::null_mut(),
+    }
+}
+
+struct KernelHeap;
+
+// SAFETY: the heap gives disjoint pieces of memory that is handed over for good, as large and aligned
+// as asked, and so does boot's part, which gets nothing back. Neither unwinds: panics end the kernel.
+unsafe impl GlobalAlloc for KernelHeap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some(heap) = HEAP.get() else { return boot_alloc(layout) };
+        let (bytes, align) = (layout.size(), layout.align());
+        // SAFETY: the heap allocates nothing and calls nobody; a trap within it ends the kernel.
+        let found = match unsafe { own() } {
+            Some(own) => heap.alloc(own, bytes, align),
+            None => heap.alloc(&mut SHARED.lock(), bytes, align),
+        };
+        found.map_or(core::ptr::null_mut(), paging::direct)
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        let Some(heap) = HEAP.get() else { return };
+        if memory.addr() < FIRST.load(Relaxed) {
+            return;
+        }
+        let (address, bytes, align) = (paging::physical(memory), layout.size(), layout.align());
+        // SAFETY: as in `alloc`.
+        match unsafe { own() } {
+            Some(own) => heap.free(own, address, bytes, align),
+            None => heap.free(&mut SHARED.lock(), address, bytes, align),
+        }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        let is_own = memory.addr() >= FIRST.load(Relaxed);
+        if is_own && Heap::takes_alike(layout.size(), bytes, layout.align()) {
+            return memory;
+        }
+        // SAFETY: the caller promises that the size, rounded up to the alignment, is no overflow.
+        let wanted = unsafe { Layout::from_size_align_unchecked(bytes, layout.align()) };
+        // SAFETY: a size of 0 is none that callers may ask for.
+        let new = unsafe { self.alloc(wanted) };
+        if !new.is_null() {
+            // SAFETY: both have so many bytes, and they are disjoint.
+            unsafe { new.copy_from_nonoverlapping(memory, layout.size().min(bytes)) };
+            // SAFETY: the caller gives it up.
+            unsafe { self.dealloc(memory, layout) };
+        }
+        new
+    }
 }

@@ -129,9 +129,9 @@ pub(super) fn direct(physical: u64) -> *mut u8 {
 /// The physical address of memory in the direct map, which the heap is part of.
 pub(super) fn physical(pointer: *const u8) -> u64 {
     let address = pointer.expose_provenance() as u64;
-    let direct = DIRECT_MAP..DIRECT_MAP + PHYSICAL_END;
-    assert!(direct.contains(&address), "{address:#x} is not in the direct map");
-    address - DIRECT_MAP
+    let physical = address.wrapping_sub(DIRECT_MAP);
+    assert!(physical < PHYSICAL_END, "{address:#x} is not in the direct map");
+    physical
 }
 
 /// Builds the kernel's root for RAM that ends below `end`, with the image and the first processor's

@@ -4,7 +4,7 @@
 //! the processor begins in 16-bit mode, twice. What the new processor cannot know (its stack, its
 //! number) lies in variables here, which is why there is only one on its way at a time.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::{Hardware, apic, boot, cpu, paging};
 
@@ -12,8 +12,8 @@ use super::{Hardware, apic, boot, cpu, paging};
 pub(super) static START_ROOT: AtomicU64 = AtomicU64::new(0);
 /// The end of its stack.
 pub(super) static START_STACK: AtomicU64 = AtomicU64::new(0);
-/// Its number.
-static START_CPU: AtomicU32 = AtomicU32::new(0);
+/// What it needs.
+static START_CPU: AtomicPtr<cpu::Cpu> = AtomicPtr::new(core::ptr::null_mut());
 /// The number of the last one that works.
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
@@ -36,7 +36,8 @@ pub(crate) fn start_all(hardware: &Hardware) -> u32 {
 fn start(number: u32, apic: u32) {
     paging::map_stacks(number);
     START_STACK.store(paging::stack_end(number, paging::Stack::Kernel), Ordering::Relaxed);
-    START_CPU.store(number, Ordering::Release);
+    // Made here, as it cannot allocate before it has this.
+    START_CPU.store((&raw const *cpu::new(number)).cast_mut(), Ordering::Release);
     apic::command(apic, apic::INIT);
     wait(10_000_000, number);
     for _ in 0..2 {
@@ -62,8 +63,10 @@ fn wait(nanos: u64, number: u32) -> bool {
 
 /// The first Rust code of the processor that starts, on its own stack and the kernel's page tables.
 pub(super) extern "sysv64" fn secondary() -> ! {
-    let number = START_CPU.load(Ordering::Acquire);
-    cpu::init(number);
+    // SAFETY: it was made for this processor, and lives for ever.
+    let cpu = unsafe { &*START_CPU.load(Ordering::Acquire) };
+    let number = cpu.id();
+    cpu::init(cpu);
     apic::init();
     cpu::remember_apic(number);
     STARTED.store(number, Ordering::Release);

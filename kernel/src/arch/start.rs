@@ -25,7 +25,8 @@ pub(super) extern "sysv64" fn boot(info: u64) -> ! {
     // SAFETY: the range is RAM, in the direct map, and taken out of what others get.
     unsafe { heap::init(paging::direct(heap.start), bytes) };
     paging::init(loaded.ram_end);
-    cpu::init(0);
+    cpu::init(cpu::new(0));
+    heap::use_own_magazines();
     let found = alloc::boxed::Box::leak(alloc::boxed::Box::new(Found { loaded, heap }));
     // SAFETY: the stack is mapped and unused; nothing of boot's is needed any more.
     unsafe {

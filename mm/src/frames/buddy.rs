@@ -170,6 +170,26 @@ impl Buddy {
         count - missing
     }
 
+    /// Takes `count` frames that were never used, longer than any run, from the upper end of the last
+    /// range that has so many; they start at a multiple of `align` frames. They cannot be given back.
+    ///
+    /// # Panics
+    /// If `align` is not a power of two.
+    pub fn take_end(&mut self, count: usize, align: u32) -> Option<Frame> {
+        assert!(align.is_power_of_two(), "aligned to {align} frames");
+        let starts = self.extents.iter().map(|extent| {
+            let start = extent.end.checked_sub(u32::try_from(count).ok()?)? & !(align - 1);
+            (start >= extent.fresh).then_some(start)
+        });
+        let (nth, start) = starts.enumerate().filter_map(|(nth, at)| Some((nth, at?))).last()?;
+        let extent = &mut self.extents[nth];
+        let taken = (extent.end - start) as usize;
+        extent.end = start;
+        self.free_frames -= taken;
+        self.fresh_frames -= taken;
+        Some(Frame(start))
+    }
+
     /// Gives back a run obtained from [`alloc`](Self::alloc) with the same `order`.
     ///
     /// # Panics
