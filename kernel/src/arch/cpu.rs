@@ -8,9 +8,8 @@
 
 use alloc::boxed::Box;
 use core::arch::asm;
-use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use vellum_mm::slab::Magazines;
 
@@ -61,10 +60,8 @@ pub(super) struct Cpu {
     pad: u32,
     tss: TaskState,
     gdt: [u64; 7],
-    /// Where `heap` is.
-    magazines: *mut Magazines,
     /// The processor's part of the kernel's heap.
-    heap: UnsafeCell<Magazines>,
+    magazines: AtomicPtr<Magazines>,
 }
 
 /// Offsets from `gs`, for assembly.
@@ -119,10 +116,8 @@ pub(super) fn new(id: u32) -> &'static Cpu {
             io_map: size_of::<TaskState>() as u16,
         },
         gdt: [0; 7],
-        magazines: core::ptr::null_mut(),
-        heap: UnsafeCell::new(Magazines::new()),
+        magazines: AtomicPtr::new(Box::leak(Box::new(Magazines::new()))),
     }));
-    cpu.magazines = cpu.heap.get();
     for (ist, stack) in [Stack::DoubleFault, Stack::Nmi, Stack::MachineCheck].iter().enumerate() {
         cpu.tss.ist[ist] = paging::stack_end(id, *stack);
     }
@@ -282,20 +277,23 @@ impl Cpu {
     }
 }
 
-/// The magazines of this processor.
-#[inline]
-pub(super) fn magazines() -> *mut Magazines {
-    let magazines;
+/// The magazines of this processor, for the heap, which gives them up before it asks again: it
+/// allocates nothing while it has them.
+#[inline(always)]
+pub(super) fn magazines() -> &'static mut Magazines {
+    let magazines: *mut Magazines;
     // SAFETY: as for `id`.
     unsafe {
         asm!(
             "mov {magazines}, gs:[{at}]",
             magazines = out(reg) magazines,
             at = const offset_of!(Cpu, magazines),
-            options(nostack, preserves_flags, pure, readonly)
+            options(nostack, preserves_flags, readonly)
         );
     }
-    magazines
+    // SAFETY: they live for ever, and are nobody's else: another processor has its own, and nothing
+    // interrupts this one. A trap ends the kernel.
+    unsafe { &mut *magazines }
 }
 
 /// Waits for an interrupt, whose acknowledgement is all that happens to it. Returns at once if one

@@ -79,16 +79,6 @@ pub(super) fn use_own_magazines() {
     OWN.store(true, Release);
 }
 
-/// This processor's magazines, if processors have their own.
-///
-/// # Safety
-/// Until what is returned is forgotten, nothing else may call this.
-#[inline(always)]
-unsafe fn own() -> Option<&'static mut Magazines> {
-    // SAFETY: they are this processor's, which runs the kernel without interrupts, and live for ever.
-    OWN.load(Acquire).then(|| unsafe { &mut *cpu::magazines() })
-}
-
 /// Memory before there is a heap.
 fn boot_alloc(layout: Layout) -> *mut u8 {
     let mut boot = BOOT.lock();
@@ -110,10 +100,10 @@ unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(heap) = HEAP.get() else { return boot_alloc(layout) };
         let (bytes, align) = (layout.size(), layout.align());
-        // SAFETY: the heap allocates nothing and calls nobody; a trap within it ends the kernel.
-        let found = match unsafe { own() } {
-            Some(own) => heap.alloc(own, bytes, align),
-            None => heap.alloc(&mut SHARED.lock(), bytes, align),
+        let found = if OWN.load(Acquire) {
+            heap.alloc(cpu::magazines(), bytes, align)
+        } else {
+            heap.alloc(&mut SHARED.lock(), bytes, align)
         };
         found.map_or(core::ptr::null_mut(), paging::direct)
     }
@@ -124,28 +114,10 @@ unsafe impl GlobalAlloc for KernelHeap {
             return;
         }
         let (address, bytes, align) = (paging::physical(memory), layout.size(), layout.align());
-        // SAFETY: as in `alloc`.
-        match unsafe { own() } {
-            Some(own) => heap.free(own, address, bytes, align),
-            None => heap.free(&mut SHARED.lock(), address, bytes, align),
+        if OWN.load(Acquire) {
+            heap.free(cpu::magazines(), address, bytes, align);
+        } else {
+            heap.free(&mut SHARED.lock(), address, bytes, align);
         }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        let is_own = memory.addr() >= FIRST.load(Relaxed);
-        if is_own && Heap::takes_alike(layout.size(), bytes, layout.align()) {
-            return memory;
-        }
-        // SAFETY: the caller promises that the size, rounded up to the alignment, is no overflow.
-        let wanted = unsafe { Layout::from_size_align_unchecked(bytes, layout.align()) };
-        // SAFETY: a size of 0 is none that callers may ask for.
-        let new = unsafe { self.alloc(wanted) };
-        if !new.is_null() {
-            // SAFETY: both have so many bytes, and they are disjoint.
-            unsafe { new.copy_from_nonoverlapping(memory, layout.size().min(bytes)) };
-            // SAFETY: the caller gives it up.
-            unsafe { self.dealloc(memory, layout) };
-        }
-        new
     }
 }

@@ -4,7 +4,9 @@
 //! the processor begins in 16-bit mode, twice. What the new processor cannot know (its stack, its
 //! number) lies in variables here, which is why there is only one on its way at a time.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use spin::Mutex;
 
 use super::{Hardware, apic, boot, cpu, paging};
 
@@ -13,7 +15,7 @@ pub(super) static START_ROOT: AtomicU64 = AtomicU64::new(0);
 /// The end of its stack.
 pub(super) static START_STACK: AtomicU64 = AtomicU64::new(0);
 /// What it needs.
-static START_CPU: AtomicPtr<cpu::Cpu> = AtomicPtr::new(core::ptr::null_mut());
+static START_CPU: Mutex<Option<&'static cpu::Cpu>> = Mutex::new(None);
 /// The number of the last one that works.
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
@@ -37,7 +39,7 @@ fn start(number: u32, apic: u32) {
     paging::map_stacks(number);
     START_STACK.store(paging::stack_end(number, paging::Stack::Kernel), Ordering::Relaxed);
     // Made here, as it cannot allocate before it has this.
-    START_CPU.store((&raw const *cpu::new(number)).cast_mut(), Ordering::Release);
+    *START_CPU.lock() = Some(cpu::new(number));
     apic::command(apic, apic::INIT);
     wait(10_000_000, number);
     for _ in 0..2 {
@@ -63,8 +65,7 @@ fn wait(nanos: u64, number: u32) -> bool {
 
 /// The first Rust code of the processor that starts, on its own stack and the kernel's page tables.
 pub(super) extern "sysv64" fn secondary() -> ! {
-    // SAFETY: it was made for this processor, and lives for ever.
-    let cpu = unsafe { &*START_CPU.load(Ordering::Acquire) };
+    let cpu = START_CPU.lock().take().expect("it was made for this processor");
     let number = cpu.id();
     cpu::init(cpu);
     apic::init();

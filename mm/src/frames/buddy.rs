@@ -181,7 +181,8 @@ impl Buddy {
             let start = extent.end.checked_sub(u32::try_from(count).ok()?)? & !(align - 1);
             (start >= extent.fresh).then_some(start)
         });
-        let (nth, start) = starts.enumerate().filter_map(|(nth, at)| Some((nth, at?))).last()?;
+        let (nth, start) =
+            starts.enumerate().filter_map(|(nth, at)| Some((nth, at?))).next_back()?;
         let extent = &mut self.extents[nth];
         let taken = (extent.end - start) as usize;
         extent.end = start;

@@ -256,7 +256,7 @@ impl Slabs {
         let run = Frame(frame & !((1 << geometry.order) - 1));
         let index = self.index(run);
         let offset = object.0 as usize * UNIT_BYTES - index * PAGE;
-        let number = (offset as u64 * u64::from(geometry.inverse) >> 32) as usize;
+        let number = ((offset as u64 * u64::from(geometry.inverse)) >> 32) as usize;
         let slab = &mut self.slabs[index];
         assert!(
             slab.class == class.0 && number * geometry.bytes as usize == offset,
@@ -369,7 +369,7 @@ mod tests {
             assert!(run - used <= run / 8 && geometry.objects >= 4, "{} bytes", class.bytes());
             assert!(usize::from(geometry.objects) <= OBJECTS_MAX);
             for offset in 0..run as u64 {
-                let number = offset * u64::from(geometry.inverse) >> 32;
+                let number = (offset * u64::from(geometry.inverse)) >> 32;
                 assert_eq!(number, offset / class.bytes() as u64);
             }
         }

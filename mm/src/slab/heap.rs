@@ -100,14 +100,6 @@ impl Heap {
         }
     }
 
-    /// Whether two sizes take the same memory, so that what has the one can have the other in place.
-    pub fn takes_alike(bytes: usize, other: usize, align: usize) -> bool {
-        match (Class::new(bytes, align), Class::new(other, align)) {
-            (None, None) => frames_of(bytes, align) == frames_of(other, align),
-            (class, other) => class == other,
-        }
-    }
-
     /// Gives back all that is in the magazines.
     pub fn drain(&self, local: &mut Magazines) {
         Class::all().for_each(|class| self.drain_class(local, class, capacity(class)));
