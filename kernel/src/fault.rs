@@ -188,7 +188,7 @@ impl Kernel {
 
     /// Takes what disks have done.
     pub(crate) fn poll_disks(&mut self) {
-        while let Some((id, outcome)) = self.disks.poll() {
+        while let Some((id, outcome)) = self.disks.poll(self.pc.memory) {
             self.complete(id, outcome);
         }
         self.pump();
