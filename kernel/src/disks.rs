@@ -36,6 +36,8 @@ pub(crate) struct Disks {
     mounted: Option<Queue>,
     /// By request of the mounted disk: how far it is.
     reads: BTreeMap<u32, Reading>,
+    /// Requests that no disk can do. Who waits for one learns of it as of a disk's failure.
+    refused: Vec<RequestId>,
     under_way: usize,
 }
 
@@ -90,7 +92,7 @@ impl Disks {
             let place = if disk.read_only() { &mut mounted } else { &mut swap };
             place.get_or_insert_with(|| Queue::new(disk));
         }
-        Disks { swap, mounted, reads: BTreeMap::new(), under_way: 0 }
+        Disks { swap, mounted, reads: BTreeMap::new(), refused: Vec::new(), under_way: 0 }
     }
 
     /// The swap that there is.
@@ -118,13 +120,13 @@ impl Disks {
         self.under_way
     }
 
-    /// Starts a request; its outcome if it is done at once.
+    /// Starts a request; whether it is done at once.
     pub(crate) fn submit(
         &mut self,
         request: &Request,
         files: &Files,
         memory: PhysicalMemory,
-    ) -> Option<IoOutcome> {
+    ) -> bool {
         let (file, first) = match request.target {
             Target::File(file, first) => (file, first),
             Target::Swap(slot) => {
@@ -137,7 +139,7 @@ impl Disks {
                 };
                 self.under_way += 1;
                 self.swap.as_mut().expect("slots are on a disk").start(transfer);
-                return None;
+                return false;
             }
         };
         // Pages that are stored somewhere are never dirty, so a write of one cannot be asked for.
@@ -147,11 +149,17 @@ impl Disks {
                 for (&frame, index) in request.frames().iter().zip(first..) {
                     fill(frame, files.archived_page(bytes, index), memory);
                 }
-                Some(IoOutcome::Done)
+                true
             }
             Some(Stored::Disk(file)) => self.read_mounted(request, file, first, memory),
-            None => Some(IoOutcome::Failed),
+            None => self.refuse(request),
         }
+    }
+
+    fn refuse(&mut self, request: &Request) -> bool {
+        self.under_way += 1;
+        self.refused.push(request.id);
+        false
     }
 
     /// Starts to read pages of a file of the mounted disk, from page `first` on.
@@ -161,12 +169,12 @@ impl Disks {
         file: &File,
         first: u64,
         memory: PhysicalMemory,
-    ) -> Option<IoOutcome> {
+    ) -> bool {
         let start = first * PAGE_BYTES;
         let file_end = file.bytes.next_multiple_of(SECTOR_BYTES);
         let runs = file.runs(start..file_end.min(start + request.bytes()));
         let (Some(queue), Some(runs)) = (&mut self.mounted, runs) else {
-            return Some(IoOutcome::Failed);
+            return self.refuse(request);
         };
         let frames = request.frames();
         let runs: Vec<Run> = runs.collect();
@@ -177,7 +185,7 @@ impl Disks {
             }
         }
         if runs.is_empty() {
-            return Some(IoOutcome::Done);
+            return true;
         }
         let end = (file.bytes.wrapping_sub(start) / PAGE_BYTES) as usize;
         let end = frames.get(end).map(|&frame| (frame, file.bytes % PAGE_BYTES));
@@ -197,12 +205,14 @@ impl Disks {
                 span: from - base * PAGE_BYTES..to - base * PAGE_BYTES,
             });
         }
-        None
+        false
     }
 
     /// What is done, one at a time.
     pub(crate) fn poll(&mut self, memory: PhysicalMemory) -> Option<(RequestId, IoOutcome)> {
-        if let Some(done) = self.swap.as_mut().and_then(Queue::poll) {
+        let refused = |id| (id, IoOutcome::Failed);
+        let done = self.refused.pop().map(refused);
+        if let Some(done) = done.or_else(|| self.swap.as_mut().and_then(Queue::poll)) {
             self.under_way -= 1;
             return Some(done);
         }
