@@ -62,9 +62,14 @@ impl Queue {
         Queue { disk: Box::new(disk), waiting: VecDeque::new() }
     }
 
+    #[inline]
     fn start(&mut self, transfer: Transfer) {
-        self.waiting.push_back(transfer);
-        self.start_waiting();
+        // Those that wait came first.
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(transfer);
+        } else if let Err(transfer) = self.disk.submit(transfer) {
+            self.waiting.push_back(transfer);
+        }
     }
 
     fn start_waiting(&mut self) {
@@ -210,11 +215,13 @@ impl Disks {
 
     /// What is done, one at a time.
     pub(crate) fn poll(&mut self, memory: PhysicalMemory) -> Option<(RequestId, IoOutcome)> {
-        let refused = |id| (id, IoOutcome::Failed);
-        let done = self.refused.pop().map(refused);
-        if let Some(done) = done.or_else(|| self.swap.as_mut().and_then(Queue::poll)) {
+        if let Some(done) = self.swap.as_mut().and_then(Queue::poll) {
             self.under_way -= 1;
             return Some(done);
+        }
+        if let Some(id) = self.refused.pop() {
+            self.under_way -= 1;
+            return Some((id, IoOutcome::Failed));
         }
         // Ends: the disk is done with no more transfers than it was given.
         while let Some((id, outcome)) = self.mounted.as_mut()?.poll() {

@@ -155,6 +155,7 @@ impl Disk {
     /// # Panics
     /// If there is no frame or more than [`FRAMES_MAX`], the transfer is not of whole sectors or not
     /// of all its frames, or a frame is not usable RAM.
+    #[inline]
     pub(crate) fn submit(&mut self, transfer: Transfer) -> Result<(), Transfer> {
         let Transfer { write, first_byte, ref frames, ref span, .. } = transfer;
         assert!((1..=FRAMES_MAX).contains(&frames.len()), "a request of {} frames", frames.len());
@@ -207,11 +208,12 @@ impl Pending {
         let status = core::slice::from_mut(&mut self.status);
         let Transfer { write, ref frames, ref span, .. } = self.transfer;
         // Each frame's part of the span: where it is, and how long.
-        let parts = frames.iter().enumerate().map(|(number, frame)| {
-            let base = number as u64 * PAGE_BYTES;
-            let start = span.start.max(base) - base;
-            let count = span.end.min(base + PAGE_BYTES) - base - start;
-            (PhysicalMemory.pointer(*frame).wrapping_add(start as usize), count as usize)
+        let (mut at, end) = (span.start, span.end);
+        let parts = frames.iter().map(|frame| {
+            let offset = at % PAGE_BYTES;
+            let count = (end - at).min(PAGE_BYTES - offset);
+            at += count;
+            (PhysicalMemory.pointer(*frame).wrapping_add(offset as usize), count as usize)
         });
         if write {
             let mut inputs = Vec::with_capacity(FRAMES_MAX + 1);

@@ -203,14 +203,12 @@ pub(crate) fn read_tree(device: &mut dyn Device) -> Result<Vec<Entry>, ExtError>
                     EntryKind::Directory
                 }
                 DIRECTORY => return Err(ExtError::Corrupt(Part::Directory(number))),
-                REGULAR => match files.get(&number) {
-                    Some(file) => EntryKind::File(Arc::clone(file)),
-                    None => {
-                        let file = Arc::new(reader.file(&inode)?);
-                        files.insert(number, Arc::clone(&file));
-                        EntryKind::File(file)
+                REGULAR => {
+                    if !files.contains_key(&number) {
+                        files.insert(number, Arc::new(reader.file(&inode)?));
                     }
-                },
+                    EntryKind::File(Arc::clone(&files[&number]))
+                }
                 LINK => EntryKind::Link(reader.link(&inode)?),
                 _ => continue, // devices are the kernel's own
             };
