@@ -204,10 +204,10 @@ pub(crate) fn read_tree(device: &mut dyn Device) -> Result<Vec<Entry>, ExtError>
                 }
                 DIRECTORY => return Err(ExtError::Corrupt(Part::Directory(number))),
                 REGULAR => {
-                    if !files.contains_key(&number) {
-                        files.insert(number, Arc::new(reader.file(&inode)?));
-                    }
-                    EntryKind::File(Arc::clone(&files[&number]))
+                    let known = files.get(&number).map(Arc::clone);
+                    let file = known.map_or_else(|| reader.file(&inode).map(Arc::new), Ok)?;
+                    files.insert(number, Arc::clone(&file));
+                    EntryKind::File(file)
                 }
                 LINK => EntryKind::Link(reader.link(&inode)?),
                 _ => continue, // devices are the kernel's own
