@@ -4,6 +4,7 @@
 //!     programs ─▶ archive ─┐
 //!     kernel's image ──────┼─▶ QEMU ─▶ console ─▶ output, events
 //!     an empty swap disk ──┤
+//!     a file system ───────┤
 //!     input, when asked ───┘
 //! ```
 //!
@@ -54,6 +55,10 @@ pub struct Boot {
     pub swap_bytes: u64,
     /// A file that says which accesses to swap shall fail, in the language of QEMU's `blkdebug`.
     pub swap_faults: Option<PathBuf>,
+    /// An image of an ext2, ext3 or ext4 file system, which the machine reads as `/mnt`.
+    pub disk: Option<PathBuf>,
+    /// As [`swap_faults`](Self::swap_faults), for accesses to `disk`.
+    pub disk_faults: Option<PathBuf>,
     /// What chance starts from.
     pub seed: u64,
     /// Whether time is the number of instructions.
@@ -80,6 +85,8 @@ impl Default for Boot {
             policy: "clock".to_owned(),
             swap_bytes: 1 << 30,
             swap_faults: None,
+            disk: None,
+            disk_faults: None,
             seed: 0,
             icount: false,
             compiler: None,
@@ -107,6 +114,14 @@ pub enum BootError {
     /// QEMU.
     #[error(transparent)]
     Qemu(#[from] QemuError),
+    /// The image of the file system cannot be read.
+    #[error("cannot read the disk {}: {source}", .path.display())]
+    Disk {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The archive or the swap disk cannot be written.
     #[error("cannot write a temporary file: {0}")]
     Scratch(io::Error),
@@ -136,6 +151,7 @@ impl Boot {
     pub fn run(&self, input: Option<Input>, mut on: impl FnMut(Part<'_>)) -> Result<u8, BootError> {
         // What may be missing is looked for before anything is built.
         qemu::find()?;
+        self.check_disk()?;
         let image = image::image()?;
         let scratch = TempDir::new().map_err(BootError::Scratch)?;
         let archive = self.archive(scratch.path())?;
@@ -163,6 +179,14 @@ impl Boot {
         }
     }
 
+    /// Refuses a disk that QEMU would refuse in words of its own.
+    fn check_disk(&self) -> Result<(), BootError> {
+        let Some(path) = &self.disk else { return Ok(()) };
+        let failed = |source| BootError::Disk { path: path.clone(), source };
+        let found = File::open(path).and_then(|file| file.metadata()).map_err(failed)?;
+        if found.is_dir() { Err(failed(io::ErrorKind::IsADirectory.into())) } else { Ok(()) }
+    }
+
     /// In a checkout programs are built once, elsewhere each time.
     fn archive(&self, scratch: &Path) -> Result<Vec<u8>, BootError> {
         let compiler = self.compiler.clone().map_or_else(Compiler::find, Ok)?;
@@ -181,6 +205,12 @@ impl Boot {
             File::create(&swap)?.set_len(self.swap_bytes)?;
             disks.push(DiskFile { faults: self.swap_faults.clone(), ..DiskFile::new(swap) });
         }
+        // That it is read-only tells the kernel that it is not swap.
+        disks.extend(self.disk.as_ref().map(|path| DiskFile {
+            faults: self.disk_faults.clone(),
+            read_only: true,
+            ..DiskFile::new(path.clone())
+        }));
         Ok(Qemu {
             memory_bytes: memory_of_machine(self.memory_bytes, archive.len() as u64),
             cpus: self.cpus,

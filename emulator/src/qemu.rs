@@ -79,6 +79,8 @@ pub struct DiskFile {
     pub path: PathBuf,
     /// A file that says which accesses shall fail, in the language of QEMU's `blkdebug`.
     pub faults: Option<PathBuf>,
+    /// Whether the machine may not write it.
+    pub read_only: bool,
 }
 
 /// How a run ended.
@@ -299,14 +301,17 @@ fn nodes(mebibytes: u64, cpus: u32, count: u32) -> Vec<(&'static str, String)> {
 impl DiskFile {
     /// A disk that never fails.
     pub fn new(path: PathBuf) -> DiskFile {
-        DiskFile { path, faults: None }
+        DiskFile { path, faults: None, read_only: false }
     }
 
     /// The option that makes it known to QEMU. Its file is not worth a flush: it lives as long as
     /// the machine.
     fn blockdev(&self, number: usize) -> OsString {
-        let mut option =
-            OsString::from(format!("node-name=disk{number},cache.no-flush=on,driver="));
+        let mut option = OsString::from(format!("node-name=disk{number},cache.no-flush=on,"));
+        if self.read_only {
+            option.push("read-only=on,");
+        }
+        option.push("driver=");
         if let Some(faults) = &self.faults {
             option.push("blkdebug,config=");
             option.push(escaped(faults));
@@ -408,9 +413,10 @@ mod tests {
 
     #[test]
     fn commas_in_names_part_no_options() {
-        let disk = DiskFile { path: "a,b".into(), faults: Some("c,d".into()) };
+        let faults = Some("c,d".into());
+        let disk = DiskFile { path: "a,b".into(), faults, read_only: true };
         let option = disk.blockdev(1);
-        let expected = "node-name=disk1,cache.no-flush=on,driver=blkdebug,config=c,,d,\
+        let expected = "node-name=disk1,cache.no-flush=on,read-only=on,driver=blkdebug,config=c,,d,\
                         image.driver=file,image.filename=a,,b";
         assert_eq!(option, expected);
     }

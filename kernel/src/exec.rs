@@ -23,7 +23,7 @@ use crate::arch::user::Context;
 use crate::calls::{Answer, Errno, Halt};
 use crate::files::tree::{Kind, NodeId};
 use crate::kernel::Kernel;
-use crate::tasks::{Process, Thread, Tid};
+use crate::tasks::{Process, Thread, Tid, Wait};
 use crate::words::Words;
 
 /// Bytes of all arguments and environment together, as for a stack limit of 8 MiB.
@@ -113,7 +113,7 @@ impl Kernel {
     ///
     /// # Errors
     /// Why its program cannot be started, in a line.
-    pub(crate) fn start_first(&mut self, path: &str, start: Start) -> Result<(), String> {
+    pub(crate) fn start_first(&mut self, path: &str, start: &Start) -> Result<(), String> {
         let refused = |what: &str| alloc::format!("{path}: {what}");
         let at = crate::kernel::now();
         let space = self.vm.new_space(at, self.pc, Layout::default());
@@ -133,7 +133,13 @@ impl Kernel {
             added.map_err(|_| refused("no console"))?;
         }
         let mut context = self.tasks.threads[tid].context.take().expect("it does not run");
-        let result = self.start_program(tid, &mut context, path.as_bytes(), start);
+        // Nobody else runs yet. Ends: a request that is done is not asked for again.
+        let result = loop {
+            match self.start_program(tid, &mut context, path.as_bytes(), start.clone()) {
+                Err(Halt::Wait(Wait::Request(request), _)) => self.finish(tid, request),
+                other => break other,
+            }
+        };
         self.tasks.threads[tid].context = Some(context);
         match result {
             Ok(()) => self.make_ready(tid),
@@ -203,7 +209,7 @@ impl Kernel {
     fn program_file(&mut self, node: NodeId) -> Result<FileRef, Errno> {
         let entry = &self.files.tree[node];
         match entry.kind {
-            Kind::Archived(_) | Kind::File(..) if entry.permissions & 0o111 != 0 => {
+            Kind::Stored(_) | Kind::File(..) if entry.permissions & 0o111 != 0 => {
                 self.contents(node)
             }
             _ => Err(Errno::EACCES),

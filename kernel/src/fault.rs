@@ -166,8 +166,8 @@ impl Kernel {
                 self.waiters.resize_with(slot + 1, Vec::new);
             }
             self.under_way[slot] = true;
-            if let Some(outcome) = self.disks.submit(&request, &self.files, self.pc.memory) {
-                self.complete(request.id, outcome);
+            if self.disks.submit(&request, &self.files, self.pc.memory) {
+                self.complete(request.id, IoOutcome::Done);
             }
         }
     }
@@ -188,7 +188,7 @@ impl Kernel {
 
     /// Takes what disks have done.
     pub(crate) fn poll_disks(&mut self) {
-        while let Some((id, outcome)) = self.disks.poll() {
+        while let Some((id, outcome)) = self.disks.poll(self.pc.memory) {
             self.complete(id, outcome);
         }
         self.pump();

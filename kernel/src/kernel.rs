@@ -12,13 +12,14 @@ use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use spin::Mutex;
 use vellum_mm::account::crawl::Crawl;
+use vellum_mm::addr::{Frame, PAGE_BYTES};
 use vellum_mm::frames::census::Census;
 use vellum_mm::machine::At;
 use vellum_mm::objects::io::RequestId;
 use vellum_mm::spaces::AddressSpace;
 use vellum_mm::{Config, Vm};
 
-use crate::arch::{Hardware, cpu};
+use crate::arch::{Hardware, PhysicalMemory, cpu};
 use crate::disks::Disks;
 use crate::files::Files;
 use crate::input::Input;
@@ -127,7 +128,13 @@ impl Kernel {
         let memory =
             crate::memory_map::usable(&hardware.memory, hardware.frames, options.memory_bytes);
         let pc: &'static Pc = Box::leak(Box::new(Pc::new(cpus)));
-        let disks = Disks::new(core::mem::take(&mut hardware.disks));
+        let mut disks = Disks::new(core::mem::take(&mut hardware.disks));
+        let mut files = Files::new(hardware.archive)?;
+        // No frame is anybody's before there is a memory manager.
+        let frame = hardware.memory.first().map(|range| range.start.div_ceil(PAGE_BYTES));
+        if let Some(frame) = frame {
+            disks.mount(&mut files.tree, PhysicalMemory, Frame(frame as u32));
+        }
         let config = Config {
             holes: memory.holes,
             cpus,
@@ -140,7 +147,6 @@ impl Kernel {
             alloc::format!("no memory manager for {} frames: {error:?}", memory.frames)
         })?;
         crate::arch::paging::share(vellum_mm::machine::Memory::table(pc, vm.kernel_root()));
-        let files = Files::new(hardware.archive)?;
         let chance = Pcg64Mcg::seed_from_u64(options.seed);
         Ok(Kernel {
             pc,

@@ -82,7 +82,7 @@ fn start(mut hardware: arch::Hardware) -> ! {
         Ok(kernel) => kernel,
         Err(why) => report::refuse(&why),
     };
-    if let Err(why) = kernel.start_first(&path, start) {
+    if let Err(why) = kernel.start_first(&path, &start) {
         report::refuse(&why);
     }
     kernel::install(kernel);

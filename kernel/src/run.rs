@@ -5,13 +5,14 @@ use alloc::boxed::Box;
 use linux_raw_sys::general as nr;
 use spin::MutexGuard;
 use vellum_mm::machine::Access;
+use vellum_mm::objects::io::RequestId;
 
 use crate::arch::user::{self, Context, Interrupt, Trap};
 use crate::arch::{cpu, timer};
 use crate::calls::{Answer, Errno, Halt};
 use crate::kernel::{self, Kernel};
 use crate::signals::Info;
-use crate::tasks::{Redo, State, Tid};
+use crate::tasks::{Redo, State, Tid, Wait};
 
 /// How long a thread runs while others want to.
 const SLICE_NANOS: u64 = 10_000_000;
@@ -294,6 +295,15 @@ impl Kernel {
         }
     }
 
+    /// Waits until a request is done, and nothing else happens meanwhile; the thread learns how it
+    /// went.
+    pub(crate) fn finish(&mut self, tid: Tid, request: RequestId) {
+        self.waiters[request.0 as usize].push(tid);
+        while self.under_way[request.0 as usize] {
+            self.poll_disks();
+        }
+    }
+
     /// Copies bytes into a thread's memory, and lets nothing else happen until that is done: for what
     /// cannot be made again.
     ///
@@ -307,11 +317,7 @@ impl Kernel {
     ) -> Result<(), Halt> {
         loop {
             match self.copy_out(tid, address, bytes) {
-                Err(Halt::Wait(crate::tasks::Wait::Request(request), _)) => {
-                    while self.under_way[request.0 as usize] {
-                        self.poll_disks();
-                    }
-                }
+                Err(Halt::Wait(Wait::Request(request), _)) => self.finish(tid, request),
                 Err(Halt::Again) if self.is_doomed(tid) => return Err(Halt::Dead),
                 Err(Halt::Again) => {}
                 Err(halt @ (Halt::Errno(_) | Halt::Dead)) => return Err(halt),

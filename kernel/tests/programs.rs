@@ -351,6 +351,90 @@ fn a_disk_that_cannot_be_read_kills_who_needs_it() {
     }
 }
 
+/// An image of the repository.
+fn image(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// Every page of the large file is read more than once, since most of memory is needed in between.
+#[test]
+fn files_of_a_disk_are_read_mapped_evicted_and_read_again() {
+    let scratch = tempfile::tempdir().expect("there is a temporary directory");
+    let script = "cat /mnt/hello.txt /mnt/link; mounted /mnt/big; churn 24M 1; cd /mnt/sub;
+        sha256sum ../big; mounted ../sparse; ../program; echo x > /mnt/new; mkdir /mnt/sub/new;
+        mv /mnt/big /tmp; rm /mnt/link; ls /mnt";
+    let expected = "hello from the disk\ndeeper\n15 pages the same, 0 failed, 0 wrong\n";
+    let then = "39ee3e9f8733d16e6c4bf07123355e2747537f51bc7e68ad3253ea4414f9483d  ../big\n\
+        8 pages the same, 0 failed, 0 wrong\nrun from disk!\n\
+        /bin/sh: can't create /mnt/new: Read-only file system\n\
+        mkdir: can't create directory '/mnt/sub/new': Read-only file system\n\
+        mv: can't rename '/mnt/big': Read-only file system\n\
+        rm: can't remove '/mnt/link': Read-only file system\n\
+        big\nhello.txt\nlink\nlost+found\nprogram\nsparse\nsub\n";
+    for (name, swap_bytes, then) in [
+        ("disk.ext2", 64 << 20, then.to_owned()),
+        ("disk.ext4", 64 << 20, then.to_owned() + "unwritten\n"),
+    ] {
+        let Some(with) = machine_with("mounted", &[], scratch.path()) else { return };
+        let Some(boot) = shell(script) else { return };
+        let boot = Boot { added: with.added, disk: Some(image(name)), ..boot };
+        let said = run_well(&Boot { memory_bytes: 16 << 20, swap_bytes, ..boot });
+        assert!(said.output.starts_with(expected), "{name}: {}", said.output);
+        assert!(said.output.ends_with(&then), "{name}: {}", said.output);
+        assert!(said.number("/reclaim/swapped_out") > 0, "{}", said.report);
+    }
+}
+
+#[test]
+fn a_machine_without_swap_starts_a_program_of_its_disk() {
+    let Some(boot) = machine(&["/mnt/program"]) else { return };
+    assert_prints(
+        &Boot { disk: Some(image("disk.ext2")), swap_bytes: 0, ..boot },
+        "run from disk!\n",
+    );
+}
+
+/// The whole disk is refused, or a file's map is bad, or a sector cannot be read: what is not hit goes on.
+#[test]
+fn a_damaged_disk_harms_nobody_who_does_not_need_it() {
+    let scratch = tempfile::tempdir().expect("there is a temporary directory");
+    let sound = std::fs::read(image("disk.ext2")).expect("it is in the repository");
+    let run = |disk: PathBuf, disk_faults: Option<PathBuf>| {
+        let script = "mounted /mnt/big; mounted /mnt/sparse; cat /mnt/hello.txt; echo on";
+        let with = machine_with("mounted", &[], scratch.path())?;
+        let boot = Boot { added: with.added, disk: Some(disk), disk_faults, ..shell(script)? };
+        Some(run_well(&boot).output)
+    };
+    let damaged = |name: &str, at: usize, word: [u8; 4]| {
+        let (path, mut bytes) = (scratch.path().join(name), sound.clone());
+        bytes[at..at + 4].copy_from_slice(&word);
+        std::fs::write(&path, bytes).expect("it can be written");
+        path
+    };
+    let Some(output) = run(damaged("magic", 1024 + 0x38, [0; 4]), None) else { return };
+    let line = "the disk is not mounted: it is no ext2, ext3 or ext4 file system\n";
+    assert!(output.contains(line) && output.ends_with("on\n"), "{output}");
+
+    let rest = "8 pages the same, 0 failed, 0 wrong\nhello from the disk\non\n";
+    // The map of `big`: after 12 blocks, which begin so, comes the block of blocks.
+    let map = sound.windows(8).position(|words| words == [22, 0, 0, 0, 23, 0, 0, 0]);
+    let pointer = map.expect("it is on the disk") + 12 * 4;
+    let output = run(damaged("map", pointer, [0xff; 4]), None).expect("it ran before");
+    assert_eq!(output, format!("0 pages the same, 15 failed, 0 wrong\n{rest}"));
+
+    // Contents of `big`, as are the sectors around it: what describes the tree can be read.
+    let sector = 63 * 2;
+    let rule = format!(
+        "[inject-error]\nevent = \"none\"\niotype = \"read\"\nsector = \"{sector}\"\nerrno = \"5\"\n"
+    );
+    let faults = scratch.path().join("faults");
+    std::fs::write(&faults, rule).expect("it can be written");
+    let output = run(image("disk.ext2"), Some(faults)).expect("it ran before");
+    let (first, others) = output.split_once('\n').expect("there are lines");
+    assert!(first.contains(" failed, 0 wrong") && !first.contains(" 0 failed"), "{output}");
+    assert_eq!(others, rest);
+}
+
 /// What the kernel promises, in instructions.
 const COSTS_AT_MOST: [(&str, f64); 5] = [
     ("null system call", 150.0),

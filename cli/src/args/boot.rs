@@ -45,6 +45,9 @@ pub(crate) struct BootArgs {
     /// Size of the swap device, or none
     #[arg(short, long, value_name = "SIZE|none", default_value = "1G", value_parser = swap)]
     pub(crate) swap: u64,
+    /// An ext2, ext3 or ext4 image to mount at /mnt, read-only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) disk: Option<PathBuf>,
     /// What chance starts from
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -73,7 +76,8 @@ const BOOT_EXAMPLES: &str = "Examples:
   vellum boot -- /bin/sh -c 'sort /etc/lines.txt | sha256sum'   with busybox-static installed
   vellum boot -- /bin/sort < words                              standard input is the program's
   vellum boot -- /bin/sh -i                                     a shell; Ctrl-D ends it
-  vellum boot --add a.out -- /bin/a.out                         a program of yours";
+  vellum boot --add a.out -- /bin/a.out                         a program of yours
+  vellum boot --disk root.ext4 -- /bin/ls /mnt                  a file system of yours, read-only";
 
 fn range(bounds: RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
     RangedI64ValueParser::new().range(bounds)

@@ -34,6 +34,7 @@ pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
         nodes: args.nodes,
         policy: args.policy,
         swap_bytes: args.swap,
+        disk: args.disk,
         seed: args.seed,
         icount: args.icount,
         added: args.add,

@@ -9,6 +9,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use bitflags::bitflags;
 use vellum_mm::addr::{Frame, PAGE_BYTES};
@@ -52,13 +53,27 @@ pub(crate) struct Disk {
     interrupts: bool,
 }
 
+/// Bytes to move between the disk and frames.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Transfer {
+    /// What [`poll`](Disk::poll) tells when it is done.
+    pub(crate) id: u64,
+    /// Whether they go to the disk.
+    pub(crate) write: bool,
+    /// Where they begin on the disk: a multiple of 512.
+    pub(crate) first_byte: u64,
+    /// Where they are in memory: one frame after another.
+    pub(crate) frames: Vec<Frame>,
+    /// Which bytes of those. It begins in the first frame and ends in the last, and its length is a
+    /// multiple of 512.
+    pub(crate) span: Range<u64>,
+}
+
 /// A request that the device has.
 struct Pending {
-    id: u64,
-    write: bool,
     header: Header,
     status: u8,
-    frames: Vec<Frame>,
+    transfer: Transfer,
 }
 
 /// How a request begins.
@@ -72,10 +87,6 @@ struct Header {
 const READ: u32 = 0;
 const WRITE: u32 = 1;
 const DONE: u8 = 0;
-
-/// No more requests fit; some will have been done sooner or later.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Full;
 
 /// The device could not do what was asked: beyond its end, a write to a disk that is read-only, or
 /// its medium failed.
@@ -136,36 +147,32 @@ impl Disk {
         self.interrupts
     }
 
-    /// Starts moving `frames`, one after another, to the disk (`write`) or from it, at `first_byte`
-    /// of the disk. `id` is told back by [`poll`](Disk::poll).
+    /// Starts a transfer.
     ///
     /// # Errors
-    /// If no more requests fit now.
+    /// The transfer itself if no more fit now.
     ///
-    /// # Panics If there is no frame or more than [`FRAMES_MAX`], `first_byte` is not a multiple of
-    /// 512, or a frame is not usable RAM.
-    pub(crate) fn submit(
-        &mut self,
-        id: u64,
-        write: bool,
-        first_byte: u64,
-        frames: &[Frame],
-    ) -> Result<(), Full> {
+    /// # Panics
+    /// If there is no frame or more than [`FRAMES_MAX`], the transfer is not of whole sectors or not
+    /// of all its frames, or a frame is not usable RAM.
+    #[inline]
+    pub(crate) fn submit(&mut self, transfer: Transfer) -> Result<(), Transfer> {
+        let Transfer { write, first_byte, ref frames, ref span, .. } = transfer;
         assert!((1..=FRAMES_MAX).contains(&frames.len()), "a request of {} frames", frames.len());
         assert!(first_byte.is_multiple_of(SECTOR_BYTES), "a request at byte {first_byte}");
+        let bytes = frames.len() as u64 * PAGE_BYTES;
+        let within =
+            span.start < PAGE_BYTES && (bytes - PAGE_BYTES + 1..=bytes).contains(&span.end);
+        let whole = span.start < span.end && (span.end - span.start).is_multiple_of(SECTOR_BYTES);
+        assert!(within && whole, "bytes {span:?} of {} frames", frames.len());
         let kind = if write { WRITE } else { READ };
-        let mut pending = Box::new(Pending {
-            id,
-            write,
-            header: Header { kind, reserved: 0, sector: first_byte / SECTOR_BYTES },
-            status: !DONE,
-            frames: frames.to_vec(),
-        });
+        let header = Header { kind, reserved: 0, sector: first_byte / SECTOR_BYTES };
+        let mut pending = Box::new(Pending { header, status: !DONE, transfer });
         let queue = &mut self.queue;
         // SAFETY: header and status are in a box that is kept until `poll` gets the request back.
         // The frames' bytes are lent to nobody but devices and programs (`PhysicalMemory`).
         let token = pending.lend(|inputs, outputs| unsafe { queue.add(inputs, outputs) });
-        let token = token.map_err(|_| Full)?;
+        let Ok(token) = token else { return Err(pending.transfer) };
         self.pending[usize::from(token)] = Some(pending);
         if self.queue.should_notify() {
             self.transport.notify(QUEUE);
@@ -185,7 +192,7 @@ impl Disk {
         popped.expect("the request is the next one used");
         // SAFETY: the field is initialised; the device has written it.
         let status = unsafe { (&raw const pending.status).read_volatile() };
-        Some((pending.id, if status == DONE { Ok(()) } else { Err(DiskError) }))
+        Some((pending.transfer.id, if status == DONE { Ok(()) } else { Err(DiskError) }))
     }
 }
 
@@ -195,24 +202,34 @@ impl Pending {
         &mut self,
         with: impl for<'a> FnOnce(&'a [&'a [u8]], &'a mut [&'a mut [u8]]) -> T,
     ) -> T {
-        const BYTES: usize = PAGE_BYTES as usize;
         let header = (&raw const self.header).cast::<u8>();
         // SAFETY: a header is plain words without padding.
         let header = unsafe { core::slice::from_raw_parts(header, size_of::<Header>()) };
         let status = core::slice::from_mut(&mut self.status);
-        let frame = |frame: &Frame| PhysicalMemory.pointer(*frame);
-        if self.write {
-            let mut inputs = Vec::with_capacity(self.frames.len() + 1);
+        let Transfer { write, ref frames, ref span, .. } = self.transfer;
+        // Each frame's part of the span: where it is, and how long.
+        let (mut at, end) = (span.start, span.end);
+        let parts = frames.iter().map(|frame| {
+            let offset = at % PAGE_BYTES;
+            let count = (end - at).min(PAGE_BYTES - offset);
+            at += count;
+            (PhysicalMemory.pointer(*frame).wrapping_add(offset as usize), count as usize)
+        });
+        if write {
+            let mut inputs = Vec::with_capacity(frames.len() + 1);
             inputs.push(header);
-            // SAFETY: frames are mapped for ever, and the slices are only asked where they are.
-            let lend = |at| unsafe { core::slice::from_raw_parts(at, BYTES) };
-            inputs.extend(self.frames.iter().map(|f| lend(frame(f).cast_const())));
+            // SAFETY: frames are mapped for ever, a part is inside its frame as `submit` has checked,
+            // and the slices are only asked where they are.
+            let lend = |(at, bytes): (*mut u8, usize)| unsafe {
+                core::slice::from_raw_parts(at.cast_const(), bytes)
+            };
+            inputs.extend(parts.map(lend));
             return with(&inputs, &mut [status]);
         }
-        let mut outputs = Vec::with_capacity(self.frames.len() + 1);
+        let mut outputs = Vec::with_capacity(frames.len() + 1);
         // SAFETY: as above; the device alone writes through them.
-        let lend = |at| unsafe { core::slice::from_raw_parts_mut(at, BYTES) };
-        outputs.extend(self.frames.iter().map(|f| lend(frame(f))));
+        let lend = |(at, bytes)| unsafe { core::slice::from_raw_parts_mut(at, bytes) };
+        outputs.extend(parts.map(lend));
         outputs.push(status);
         with(&[header], &mut outputs)
     }

@@ -88,11 +88,11 @@ impl Kernel {
     pub(crate) fn contents(&mut self, node: NodeId) -> Result<FileRef, Errno> {
         match &self.files.tree[node].kind {
             Kind::File(file, _) => Ok(*file),
-            Kind::Archived(bytes) => {
-                let bytes = bytes.clone();
-                let file = self.vm.add_file(bytes.len() as u64, Medium::Disk, Warmth::Cold);
+            Kind::Stored(stored) => {
+                let stored = stored.clone();
+                let file = self.vm.add_file(stored.bytes(), Medium::Disk, Warmth::Cold);
                 let file = file.map_err(|_| Errno::ENOMEM)?;
-                self.files.add_archived(file, bytes);
+                self.files.add_stored(file, stored);
                 self.files.tree[node].kind = Kind::File(file, Writable::No);
                 Ok(file)
             }
@@ -109,10 +109,10 @@ impl Kernel {
             Kind::Directory(..) | Kind::Device(_) => {}
             _ if flags & nr::O_DIRECTORY != 0 => return Err(Errno::ENOTDIR.into()),
             Kind::Link(_) => return Err(Errno::ELOOP.into()),
-            Kind::Archived(_) | Kind::File(_, Writable::No) if writable => {
+            Kind::Stored(_) | Kind::File(_, Writable::No) if writable => {
                 return Err(Errno::EROFS.into());
             }
-            Kind::Archived(_) | Kind::File(..) => {
+            Kind::Stored(_) | Kind::File(..) => {
                 let file = self.contents(node)?;
                 if writable && flags & nr::O_TRUNC != 0 {
                     self.set_length(tid, file, 0)?;
@@ -142,7 +142,7 @@ impl Kernel {
             Object::Node(node) => match self.files.tree[node].kind {
                 Kind::Device(Device::Console) => return Err(Errno::ESPIPE.into()),
                 Kind::Device(_) | Kind::Directory(..) | Kind::Link(_) => 0,
-                Kind::Archived(_) | Kind::File(..) => {
+                Kind::Stored(_) | Kind::File(..) => {
                     let file = self.contents(node)?;
                     self.file_bytes(file)
                 }
@@ -185,7 +185,7 @@ impl Kernel {
     pub(crate) fn status(&self, node: NodeId) -> Status {
         let entry = &self.files.tree[node];
         let bytes = match &entry.kind {
-            Kind::Archived(range) => range.len() as u64,
+            Kind::Stored(stored) => stored.bytes(),
             Kind::File(file, _) => self.file_bytes(*file),
             Kind::Link(to) => to.len() as u64,
             Kind::Directory(names, _) => names.len() as u64,

@@ -39,6 +39,7 @@ errnos!(
     EACCES,
     EAGAIN,
     EBADF,
+    EBUSY,
     ECHILD,
     EEXIST,
     EFAULT,

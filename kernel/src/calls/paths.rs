@@ -51,7 +51,7 @@ impl Kernel {
             Ok(node) => node,
             Err(Errno::ENOENT) if flags & nr::O_CREAT != 0 => {
                 let (above, name) = self.files.tree.place(base, &path)?;
-                self.files.tree.names(above)?;
+                self.files.tree.takes(above, name)?;
                 let file = self.vm.add_file(0, Medium::Memory, Warmth::Cold);
                 let kind = Kind::File(file.map_err(|_| Errno::ENOMEM)?, Writable::Yes);
                 let permissions = permissions as u32 & !self.process(tid).umask & 0o7777;
@@ -81,7 +81,7 @@ impl Kernel {
         let node = self.files.tree.find(base, &path, true)?;
         match self.files.tree[node].kind {
             Kind::File(file, Writable::Yes) => self.set_length(tid, file, bytes)?,
-            Kind::File(_, Writable::No) | Kind::Archived(_) => return Err(Errno::EROFS.into()),
+            Kind::File(_, Writable::No) | Kind::Stored(_) => return Err(Errno::EROFS.into()),
             Kind::Directory(..) => return Err(Errno::EISDIR.into()),
             Kind::Link(_) | Kind::Device(_) => return Err(Errno::EINVAL.into()),
         }
@@ -93,9 +93,9 @@ impl Kernel {
         let node = self.files.tree.find(base, &path, true)?;
         let entry = &self.files.tree[node];
         let is_file = !matches!(entry.kind, Kind::Directory(..));
-        let read_only = matches!(entry.kind, Kind::Archived(_) | Kind::File(_, Writable::No));
+        let stored = matches!(entry.kind, Kind::Stored(_) | Kind::File(_, Writable::No));
         let wanted = wanted as u32;
-        if wanted & nr::W_OK != 0 && read_only {
+        if wanted & nr::W_OK != 0 && (stored || entry.sealed) {
             return Err(Errno::EROFS.into());
         }
         if wanted & nr::X_OK != 0 && is_file && entry.permissions & 0o111 == 0 {

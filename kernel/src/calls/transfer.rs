@@ -104,7 +104,7 @@ impl Kernel {
                 Kind::Directory(..) => Err(Errno::EISDIR),
                 Kind::Device(device) => Ok(Source::Device(device)),
                 Kind::Link(_) => Err(Errno::EINVAL),
-                Kind::Archived(_) | Kind::File(..) => Ok(Source::File(self.contents(node)?)),
+                Kind::Stored(_) | Kind::File(..) => Ok(Source::File(self.contents(node)?)),
             },
         }
     }

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 
 use linux_raw_sys::general::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 
+use super::Stored;
 use super::tree::{Device, Kind, NodeId, ROOT, Tree};
 use crate::calls::Errno;
 
@@ -93,7 +94,7 @@ fn add(tree: &mut Tree, archive: &[u8], member: &Member<'_>) -> Result<(), Errno
             tree[directory].permissions = permissions;
             return Ok(());
         }
-        S_IFREG => Kind::Archived(member.start..member.start + member.bytes),
+        S_IFREG => Kind::Stored(Stored::Archive(member.start..member.start + member.bytes)),
         S_IFLNK => Kind::Link(archive[member.start..member.start + member.bytes].to_vec()),
         _ => return Ok(()), // devices are this kernel's own
     };
@@ -101,7 +102,7 @@ fn add(tree: &mut Tree, archive: &[u8], member: &Member<'_>) -> Result<(), Errno
 }
 
 /// The directory of this path, made with all above it as far as they are missing.
-fn directory(tree: &mut Tree, path: &[u8]) -> Result<NodeId, Errno> {
+pub(super) fn directory(tree: &mut Tree, path: &[u8]) -> Result<NodeId, Errno> {
     let mut at = ROOT;
     for name in path.split(|&byte| byte == b'/') {
         if name.is_empty() || name == b"." {

@@ -1,15 +1,18 @@
 //! Files: a tree of names, what is open, and pipes.
 //!
-//! Contents are the memory manager's: a file of the archive is read from it on demand through the page
-//! cache, as from a disk, and a new file lives in the page cache alone, as in tmpfs.
+//! Contents are the memory manager's: a file of the archive or of the mounted disk is read on demand
+//! through the page cache, and a new file lives in the page cache alone, as in tmpfs.
 
 pub(crate) mod archive;
+pub(crate) mod ext;
+pub(crate) mod mount;
 pub(crate) mod open;
 pub(crate) mod pipe;
 pub(crate) mod tree;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -34,8 +37,27 @@ pub(crate) struct Files {
     pub(crate) segments: BTreeMap<u32, Segment>,
     segments_made: u32,
     archive: &'static [u8],
-    /// By file: its bytes in the archive.
-    archived: BTreeMap<FileRef, Range<usize>>,
+    /// By file: where its contents are.
+    stored: BTreeMap<FileRef, Stored>,
+}
+
+/// Where the contents of a file are that is not written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Stored {
+    /// These bytes of the archive.
+    Archive(Range<usize>),
+    /// On the mounted disk.
+    Disk(Arc<ext::File>),
+}
+
+impl Stored {
+    /// Its length.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Stored::Archive(bytes) => bytes.len() as u64,
+            Stored::Disk(file) => file.bytes,
+        }
+    }
 }
 
 /// A piece of `SysV` shared memory.
@@ -62,7 +84,7 @@ impl Files {
             segments: BTreeMap::new(),
             segments_made: 0,
             archive,
-            archived: BTreeMap::new(),
+            stored: BTreeMap::new(),
         })
     }
 
@@ -73,15 +95,20 @@ impl Files {
         self.segments_made
     }
 
-    /// Says where in the archive the contents of `file` are.
-    pub(crate) fn add_archived(&mut self, file: FileRef, bytes: Range<usize>) {
-        self.archived.insert(file, bytes);
+    /// Says where the contents of `file` are.
+    pub(crate) fn add_stored(&mut self, file: FileRef, stored: Stored) {
+        self.stored.insert(file, stored);
     }
 
-    /// The bytes of page `index` of a file of the archive; fewer than a page at its end.
-    pub(crate) fn archived_page(&self, file: FileRef, index: u64) -> Option<&'static [u8]> {
-        let all = &self.archive[self.archived.get(&file)?.clone()];
+    /// Where the contents of `file` are, unless it lives in memory alone.
+    pub(crate) fn stored(&self, file: FileRef) -> Option<&Stored> {
+        self.stored.get(&file)
+    }
+
+    /// The bytes of page `index` of what is in the archive; fewer than a page at its end.
+    pub(crate) fn archived_page(&self, bytes: &Range<usize>, index: u64) -> &'static [u8] {
+        let all = &self.archive[bytes.clone()];
         let start = (index * PAGE_BYTES).min(all.len() as u64) as usize;
-        Some(&all[start..all.len().min(start + PAGE_BYTES as usize)])
+        &all[start..all.len().min(start + PAGE_BYTES as usize)]
     }
 }

@@ -2,11 +2,11 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use linux_raw_sys::general as nr;
 use vellum_mm::addr::FileRef;
 
+use super::Stored;
 use crate::calls::Errno;
 
 /// Identifies what a name leads to.
@@ -24,9 +24,9 @@ const NAME_MAX: usize = 255;
 pub(crate) enum Kind {
     /// Names in it, and the directory that it is in.
     Directory(BTreeMap<Vec<u8>, NodeId>, NodeId),
-    /// A file of the archive that nobody has opened yet: its bytes there.
-    Archived(Range<usize>),
-    /// A file that the memory manager knows; one of the archive may not be written.
+    /// A file of the archive or the disk that nobody has opened yet.
+    Stored(Stored),
+    /// A file that the memory manager knows; one that is stored somewhere may not be written.
     File(FileRef, Writable),
     /// A symbolic link.
     Link(Vec<u8>),
@@ -39,7 +39,7 @@ pub(crate) enum Kind {
 pub(crate) enum Writable {
     /// They are in memory.
     Yes,
-    /// They are in the archive.
+    /// They are in the archive or on the disk.
     No,
 }
 
@@ -67,6 +67,8 @@ pub(crate) struct Node {
     pub(crate) links: u32,
     /// Open files that refer to it.
     pub(crate) opens: u32,
+    /// It is on the disk: names in it never change.
+    pub(crate) sealed: bool,
 }
 
 /// The tree.
@@ -95,7 +97,8 @@ impl core::ops::IndexMut<NodeId> for Tree {
 impl Default for Tree {
     fn default() -> Tree {
         let kind = Kind::Directory(BTreeMap::new(), ROOT);
-        Tree { nodes: alloc::vec![Some(Node { kind, permissions: 0o755, links: 1, opens: 0 })] }
+        let top = Node { kind, permissions: 0o755, links: 1, opens: 0, sealed: false };
+        Tree { nodes: alloc::vec![Some(top)] }
     }
 }
 
@@ -202,10 +205,38 @@ impl Tree {
         }
     }
 
+    /// Whether a directory takes a new name.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOTDIR`; `EROFS` on the disk.
+    pub(crate) fn takes(&self, directory: NodeId, name: &[u8]) -> Result<(), Errno> {
+        match self.names(directory)? {
+            names if names.contains_key(name) => Err(Errno::EEXIST),
+            _ if self[directory].sealed => Err(Errno::EROFS),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a thing one more name.
+    ///
+    /// # Errors
+    /// As [`takes`](Self::takes).
+    pub(crate) fn link(
+        &mut self,
+        directory: NodeId,
+        name: &[u8],
+        node: NodeId,
+    ) -> Result<(), Errno> {
+        self.takes(directory, name)?;
+        self.names_mut(directory)?.insert(name.to_vec(), node);
+        self[node].links += 1;
+        Ok(())
+    }
+
     /// Adds something under a new name.
     ///
     /// # Errors
-    /// `EEXIST`, `ENOTDIR`.
+    /// As [`takes`](Self::takes).
     pub(crate) fn add(
         &mut self,
         directory: NodeId,
@@ -213,10 +244,8 @@ impl Tree {
         kind: Kind,
         permissions: u32,
     ) -> Result<NodeId, Errno> {
-        if self.names(directory)?.contains_key(name) {
-            return Err(Errno::EEXIST);
-        }
-        let node = Some(Node { kind, permissions, links: 1, opens: 0 });
+        self.takes(directory, name)?;
+        let node = Some(Node { kind, permissions, links: 0, opens: 0, sealed: false });
         let free = self.nodes.iter().position(Option::is_none);
         let id = free.unwrap_or(self.nodes.len());
         if id == self.nodes.len() {
@@ -224,7 +253,7 @@ impl Tree {
         } else {
             self.nodes[id] = node;
         }
-        self.names_mut(directory)?.insert(name.to_vec(), id);
+        self.link(directory, name, id)?;
         Ok(id)
     }
 
@@ -244,7 +273,8 @@ impl Tree {
     /// Takes a name away; what it led to.
     ///
     /// # Errors
-    /// `ENOENT`; `ENOTDIR`, `EISDIR` and `ENOTEMPTY` as `directory` says what is expected.
+    /// `ENOENT`; `ENOTDIR`, `EISDIR` and `ENOTEMPTY` as `directory` says what is expected; `EROFS` on
+    /// the disk and `EBUSY` for its top.
     pub(crate) fn remove(
         &mut self,
         above: NodeId,
@@ -252,6 +282,7 @@ impl Tree {
         directory: bool,
     ) -> Result<NodeId, Errno> {
         let node = *self.names(above)?.get(name).ok_or(Errno::ENOENT)?;
+        self.may_move(above, node)?;
         match &self[node].kind {
             Kind::Directory(names, _) if directory && names.is_empty() => {}
             Kind::Directory(..) if directory => return Err(Errno::ENOTEMPTY),
@@ -264,16 +295,29 @@ impl Tree {
         Ok(node)
     }
 
+    /// Whether the name that `node` has in `above` can be taken away.
+    fn may_move(&self, above: NodeId, node: NodeId) -> Result<(), Errno> {
+        match (self[above].sealed, self[node].sealed) {
+            (true, _) => Err(Errno::EROFS),
+            (false, true) => Err(Errno::EBUSY),
+            (false, false) => Ok(()),
+        }
+    }
+
     /// Gives a thing another name, in place of what has that name.
     ///
     /// # Errors
-    /// `ENOENT`, `ENOTDIR`, `EISDIR`, `ENOTEMPTY`; `EINVAL` to move a directory into itself.
+    /// As [`remove`](Self::remove); `EINVAL` to move a directory into itself.
     pub(crate) fn rename(
         &mut self,
         (from, old): (NodeId, &[u8]),
         (to, new): (NodeId, &[u8]),
     ) -> Result<Option<NodeId>, Errno> {
         let node = *self.names(from)?.get(old).ok_or(Errno::ENOENT)?;
+        self.may_move(from, node)?;
+        if self[to].sealed {
+            return Err(Errno::EROFS);
+        }
         let is_directory = matches!(self[node].kind, Kind::Directory(..));
         let mut above = to;
         while is_directory && above != ROOT {
@@ -326,7 +370,7 @@ impl Kind {
     pub(crate) fn type_bits(&self) -> u32 {
         match self {
             Kind::Directory(..) => nr::S_IFDIR,
-            Kind::Archived(_) | Kind::File(..) => nr::S_IFREG,
+            Kind::Stored(_) | Kind::File(..) => nr::S_IFREG,
             Kind::Link(_) => nr::S_IFLNK,
             Kind::Device(_) => nr::S_IFCHR,
         }

@@ -25,6 +25,7 @@ use vellum_scenario::{Mismatch, Script};
 
 use self::real::Real;
 use crate::arch::{Hardware, console, paging, reach};
+use crate::files::Stored;
 use crate::files::archive;
 use crate::files::tree::{Kind, ROOT};
 use crate::report::Quoted;
@@ -54,7 +55,7 @@ fn run_all(hardware: &Hardware) -> Result<bool, String> {
     let names = names.map_err(|_| "the archive has no folder `scenarios`".to_string())?;
     let mut passed = true;
     for (name, &node) in names {
-        let Kind::Archived(bytes) = &tree[node].kind else { continue };
+        let Kind::Stored(Stored::Archive(bytes)) = &tree[node].kind else { continue };
         let name = String::from_utf8_lossy(name);
         let text = String::from_utf8_lossy(&hardware.archive[bytes.clone()]);
         match run_script(hardware, &name, &text) {

@@ -6,7 +6,7 @@ use vellum_mm::addr::{Frame, PAGE_BYTES};
 
 use super::space::{Frames, Space};
 use super::{Verdict, ensure};
-use crate::arch::disk::{Disk, DiskError, FRAMES_MAX};
+use crate::arch::disk::{Disk, DiskError, FRAMES_MAX, Transfer};
 use crate::arch::samples::Sample;
 use crate::arch::user::{Interrupt, Trap, run};
 use crate::arch::{Hardware, PhysicalMemory, cpu, ipi, paging, smp, timer};
@@ -24,11 +24,18 @@ pub(super) fn disks(hardware: &mut Hardware, frames: &mut Frames) -> Verdict {
         ensure!(bytes >= 4 << 20, "a disk of {bytes} bytes is too small for the test");
         round_trip(disk, frames)?;
         let frame = frames.take();
-        disk.submit(7, true, bytes, &[frame]).map_err(|full| alloc::format!("{full:?}"))?;
+        submit(disk, 7, true, bytes, &[frame])?;
         let (id, outcome) = wait(disk)?;
         ensure!((id, outcome) == (7, Err(DiskError)), "{id}: {outcome:?} beyond the end");
     }
     Ok(())
+}
+
+/// Starts moving whole frames.
+fn submit(disk: &mut Disk, id: u64, write: bool, first_byte: u64, frames: &[Frame]) -> Verdict {
+    let span = 0..frames.len() as u64 * PAGE_BYTES;
+    let transfer = Transfer { id, write, first_byte, frames: frames.to_vec(), span };
+    disk.submit(transfer).map_err(|full| alloc::format!("no room for {full:?}"))
 }
 
 /// Writes lists of frames and reads them into others.
@@ -49,7 +56,7 @@ fn round_trip(disk: &mut Disk, frames: &mut Frames) -> Verdict {
                     PhysicalMemory.write(*frame, 8, &[id as u8, part as u8, 0x5a]);
                 }
             }
-            disk.submit(id, write, place(id), &list).map_err(|full| alloc::format!("{full:?}"))?;
+            submit(disk, id, write, place(id), &list)?;
             lists.push(list);
         }
         let mut left = REQUESTS;
