@@ -131,6 +131,7 @@ fn what_is_not_understood_is_refused_with_the_reason() {
     assert_eq!(feature(0, 4), ExtError::NotClean);
     assert_eq!(feature(0, 0x10), ExtError::Features(0x10));
     assert_eq!(feature(2, 1), ExtError::Encrypted);
+    assert_eq!(feature(5, 2), ExtError::Clusters);
     assert_eq!(refusal(|image| image[SUPERBLOCK + 0x38] = 0), ExtError::NotExt);
     let larger = refusal(|image| image[SUPERBLOCK + 4] += 1);
     assert_eq!(larger, ExtError::Corrupt(Part::Superblock), "than its disk");

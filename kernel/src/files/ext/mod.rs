@@ -60,6 +60,8 @@ pub(crate) enum ExtError {
     NotClean,
     /// Files of it may be encrypted.
     Encrypted,
+    /// It gives files clusters of blocks (bigalloc).
+    Clusters,
     /// It uses incompatible features, by their bits, that are not known here.
     Features(u32),
     /// This part contradicts itself or its disk.
@@ -90,6 +92,7 @@ impl fmt::Display for ExtError {
             ExtError::NotExt => write!(f, "it is no ext2, ext3 or ext4 file system"),
             ExtError::NotClean => write!(f, "its journal is not empty; run e2fsck on it"),
             ExtError::Encrypted => write!(f, "it is encrypted"),
+            ExtError::Clusters => write!(f, "its blocks come in clusters, which is not supported"),
             ExtError::Features(bits) => write!(f, "its features {bits:#x} are not supported"),
             ExtError::Corrupt(Part::Superblock) => write!(f, "its superblock is corrupt"),
             ExtError::Corrupt(Part::Inode(inode)) => write!(f, "its inode {inode} is corrupt"),
@@ -143,6 +146,8 @@ const SUPPORTED: u32 = 0x2 | 0x40 | 0x80 | 0x100 | 0x200 | 0x2000 | 0x4000;
 const NOT_CLEAN: u32 = 0x4;
 const BITS_64: u32 = 0x80;
 const ENCRYPTED: u32 = 0x1_0000;
+/// A feature with which one may read but not write, says the format; its counts are of clusters.
+const CLUSTERS: u32 = 0x200;
 
 /// The flag of an inode whose map is one of extents.
 const INODE_EXTENTS: u32 = 0x8_0000;
@@ -239,6 +244,9 @@ impl Reader<'_> {
             unknown if unknown & ENCRYPTED != 0 => return Err(ExtError::Encrypted),
             NOT_CLEAN => return Err(ExtError::NotClean),
             unknown => return Err(ExtError::Features(unknown & !NOT_CLEAN)),
+        }
+        if revised && u32_at(&superblock, 0x64) & CLUSTERS != 0 {
+            return Err(ExtError::Clusters);
         }
         let wide = features & BITS_64 != 0;
         let log_bytes = u32_at(&superblock, 0x18);
