@@ -11,7 +11,7 @@ use vellum_mm::account::oom::{self, Candidate};
 use vellum_mm::addr::{Frame, PAGE_BYTES, Page, VirtAddr};
 use vellum_mm::fault::{Attempt, Cause, Outcome};
 use vellum_mm::machine::Access;
-use vellum_mm::objects::io::{Direction, IoOutcome, RequestId};
+use vellum_mm::objects::io::{IoOutcome, RequestId};
 use vellum_mm::objects::store::Resident;
 use vellum_mm::reclaim::Background;
 use vellum_mm::translate::x86_64 as x86;
@@ -56,10 +56,6 @@ impl Kernel {
     fn fault_again(&mut self, tid: Tid, address: u64, access: Access) -> Result<(), Halt> {
         let at = crate::kernel::now();
         let thread = &mut self.tasks.threads[tid];
-        if core::mem::take(&mut thread.io_failed) {
-            thread.attempt = Attempt::First;
-            return Err(Halt::Bad(Cause::Io));
-        }
         let attempt = thread.attempt;
         let slot = self.tasks.processes[thread.process].space;
         let space = self.tasks.spaces[slot].as_mut().expect("a process has a space");
@@ -175,13 +171,9 @@ impl Kernel {
     /// A disk is done with a request: whoever waits for it goes on.
     pub(crate) fn complete(&mut self, id: RequestId, outcome: IoOutcome) {
         let at = crate::kernel::now();
-        let request = self.vm.completed(at, self.pc, id, outcome);
+        self.vm.completed(at, self.pc, id, outcome);
         self.under_way[id.0 as usize] = false;
-        let failed = outcome == IoOutcome::Failed && request.direction == Direction::Read;
         for tid in core::mem::take(&mut self.waiters[id.0 as usize]) {
-            if let Some(thread) = self.tasks.threads.get_mut(tid) {
-                thread.io_failed = failed;
-            }
             self.wake(tid);
         }
     }

@@ -95,8 +95,6 @@ pub(crate) struct Thread {
     pub(crate) timed_out: bool,
     /// Its wait ended because of a signal.
     pub(crate) interrupted: bool,
-    /// The disk failed at what it waited for.
-    pub(crate) io_failed: bool,
     /// The futex that it waited for was woken.
     pub(crate) woken: bool,
     /// Signals that it does not want now.
@@ -130,7 +128,6 @@ impl Thread {
             deadline: u64::MAX,
             timed_out: false,
             interrupted: false,
-            io_failed: false,
             woken: false,
             mask: SignalSet::EMPTY,
             saved_mask: None,

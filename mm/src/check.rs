@@ -175,6 +175,9 @@ impl<M: Machine> Found<'_, M> {
                     assert_eq!(object.medium, Medium::Memory, "{file:?} has {slot:?}");
                     self.uses[slot.0 as usize] += 1;
                 }
+                Cached::Failed(_) => {
+                    assert_eq!(object.medium, Medium::Disk, "page {index} of {file:?}");
+                }
             }
             true
         });

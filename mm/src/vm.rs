@@ -270,8 +270,8 @@ impl Vm {
         self.store.next_request()
     }
 
-    /// A disk has performed a request. Returns it, so that who waits can be woken or, if it failed,
-    /// told so.
+    /// A disk has performed a request, or failed to. Returns it: whoever waits for it tries again, and
+    /// learns what became of its page.
     ///
     /// # Panics
     /// If it is not under way.

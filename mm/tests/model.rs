@@ -30,7 +30,7 @@ use vellum_mm::spaces::layout::Layout;
 use vellum_mm::spaces::map::{Map, Place, Refused};
 use vellum_mm::spaces::remap::Move;
 use vellum_mm::spaces::vma::{Advice, Backing, Rights, Sharing, VmaFlags};
-use world::{Signal, World};
+use world::World;
 
 const RW: Rights = Rights::READ.union(Rights::WRITE);
 
@@ -144,8 +144,8 @@ impl Test {
     }
 
     /// What the model expects of an access: a signal, or what may be there (two answers if lazy).
-    fn expect(&self, process: usize, page: Page, access: Access) -> Result<(u64, u64), Signal> {
-        let violation = |violation| Err(Signal::Kill(Cause::Violation(violation)));
+    fn expect(&self, process: usize, page: Page, access: Access) -> Result<(u64, u64), Cause> {
+        let violation = |violation| Err(Cause::Violation(violation));
         let Some(promise) = self.processes[process].pages.get(&page.0) else {
             return violation(Violation::Unmapped);
         };
@@ -172,7 +172,7 @@ impl Test {
         let found = self.world.access(space, page, access, stamp);
         self.note(|| format!("p{process} {access:?} {page:?} -> {found:?}, {stamp}"));
         match (expected, found) {
-            (_, Err(Signal::Kill(Cause::OutOfMemory))) => {
+            (_, Err(Cause::OutOfMemory)) => {
                 self.out_of_memory();
                 return;
             }
@@ -516,7 +516,7 @@ impl Test {
             0..3 => match world.read_file(file.file, index) {
                 Ok(found) if index < pages => assert_eq!(found, file.stamp(index), "page {index}"),
                 Ok(found) => assert_eq!(found, 0),
-                Err(Signal::Kill(Cause::OutOfMemory)) => self.out_of_memory(),
+                Err(Cause::OutOfMemory) => self.out_of_memory(),
                 Err(other) => panic!("{other:?}"),
             },
             3..6 => {
@@ -532,7 +532,7 @@ impl Test {
                         file.stamps.insert(index, mix(old));
                         file.bytes = file.bytes.max(index * PAGE_BYTES + to);
                     }
-                    Err(Signal::Kill(Cause::OutOfMemory)) => self.out_of_memory(),
+                    Err(Cause::OutOfMemory) => self.out_of_memory(),
                     Err(other) => panic!("{other:?}"),
                 }
             }
@@ -661,7 +661,7 @@ impl Test {
         let expected = self.expect(process, page, Access::Read);
         let found = self.world.read(&mut self.processes[process].space, page);
         match (expected, found) {
-            (_, Err(Signal::Kill(Cause::OutOfMemory))) => {}
+            (_, Err(Cause::OutOfMemory)) => {}
             (Ok((a, b)), Ok(found)) => assert!(found == a || found == b, "{page:?}: {found}, {a}"),
             (expected, found) => assert_eq!(found.err(), expected.err()),
         }

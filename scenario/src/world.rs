@@ -20,7 +20,7 @@ use vellum_mm::fault::{Cause, Violation};
 use vellum_mm::frames::census::Census;
 use vellum_mm::frames::table::Kind;
 use vellum_mm::machine::{At, Tlb as _};
-use vellum_mm::objects::io::{Direction, IoOutcome, Request, RequestId};
+use vellum_mm::objects::io::{IoOutcome, Request, RequestId};
 use vellum_mm::reclaim::Background;
 use vellum_mm::spaces::AddressSpace;
 use vellum_mm::spaces::layout::Layout;
@@ -232,7 +232,7 @@ impl<'a, H: Hardware> World<'a, H> {
         self.end_request(&request, outcome, log)
     }
 
-    /// Ends a held request. Who waits for it goes on, or gets a signal if it could not be read.
+    /// Ends a held request. Who waits for it goes on.
     fn end_request(
         &mut self,
         request: &Request,
@@ -252,11 +252,7 @@ impl<'a, H: Hardware> World<'a, H> {
         for (_, task) in woken {
             let name = task.process().map(|process| self.script.processes[process].as_str());
             log.speak_as(name);
-            if outcome == IoOutcome::Failed && request.direction == Direction::Read {
-                log.say(signal(Cause::Io));
-            } else {
-                self.go_on(&task, log)?;
-            }
+            self.go_on(&task, log)?;
             log.speak_as(None);
         }
         Ok(())

@@ -180,9 +180,6 @@ impl Kernel {
         let now = crate::kernel::now();
         // Ends: each turn after the first follows a request that was done at once.
         loop {
-            if core::mem::take(&mut self.tasks.threads[tid].io_failed) {
-                return Err(Errno::EIO.into());
-            }
             let (index, from) = (at / PAGE_BYTES, at % PAGE_BYTES);
             let outcome = match way {
                 Way::ToProgram => self.vm.read_page(now, self.pc, file, index),

@@ -214,6 +214,8 @@ impl World {
                     patience -= 1;
                     std::thread::yield_now();
                 }
+                // The disk does not fail for ever.
+                Outcome::Kill(Cause::Io) if self.fails > 0 => attempt = Attempt::First,
                 Outcome::Kill(cause) => return Err(cause),
                 Outcome::Wait { own, .. } => {
                     attempt = Attempt::Again { own };

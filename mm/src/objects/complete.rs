@@ -2,13 +2,15 @@
 //!
 //! | request | done | failed |
 //! |---|---|---|
-//! | read of a file | usable, evictable | out of the cache; who waits gets SIGBUS |
-//! | read of swap | in the swap cache, evictable | out of the cache; who waits gets SIGBUS |
+//! | read of a file | usable, evictable | out of the cache, and noted there ([`FailedRead`]) |
+//! | read of swap | in the swap cache, evictable | out of the cache, and noted with its slot |
 //! | write of a file | clean; free if it was leaving and nobody came back | dirty again |
 //! | write of swap | as a file's | dirty again, and stays |
 //!
-//! A frame doomed meanwhile, because what it belonged to is gone, is freed in every case.
+//! A frame doomed meanwhile, because what it belonged to is gone, is freed in every case. Whoever waits
+//! tries again in every case: what it finds tells it what to do.
 
+use super::failed_read::FailedRead;
 use super::file::{Medium, owner_of};
 use super::index::Cached;
 use super::io::{Direction, IoOutcome, Request, RequestId};
@@ -33,6 +35,7 @@ pub fn completed<M: Machine>(
     outcome: IoOutcome,
 ) -> Request {
     let request = store.end_request(id);
+    let failed = (outcome == IoOutcome::Failed).then(|| FailedRead::of(request.frames().len()));
     for (i, &frame) in request.frames().iter().enumerate() {
         // A file's frame shows what it is before its request exists. One that is read from swap may not
         // yet: who reads keeps it locked until the request has its number.
@@ -41,7 +44,7 @@ pub fn completed<M: Machine>(
             _ => None,
         };
         match (request.direction, file) {
-            (Direction::Read, None) => read_anon(store, at, machine, outcome, frame),
+            (Direction::Read, None) => read_anon(store, at, machine, failed, frame),
             (Direction::Write, None) => written_anon(store, at, machine, outcome, frame),
             (direction, Some((file, index))) => {
                 let object = store.files.get(file);
@@ -53,7 +56,7 @@ pub fn completed<M: Machine>(
                 };
                 let mut end = FileEnd { store, at, machine, object: &mut object, index, slot };
                 match direction {
-                    Direction::Read => end.read(outcome, locked),
+                    Direction::Read => end.read(failed, locked),
                     Direction::Write => end.written(outcome, locked),
                 }
             }
@@ -66,14 +69,17 @@ fn read_anon<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
-    outcome: IoOutcome,
+    failed: Option<FailedRead>,
     frame: crate::addr::Frame,
 ) {
     let mut locked = store.frames.table.lock(frame);
     let slot = slot_of(&locked);
-    let doomed = locked.take(Flags::DOOMED) && store.swap.references(slot) == 0;
-    if doomed || outcome == IoOutcome::Failed {
+    if locked.take(Flags::DOOMED) && store.swap.references(slot) == 0 {
         swap::give_up(store, at, machine, locked);
+        return;
+    }
+    if let Some(how) = failed {
+        swap::give_up_failed(store, at, machine, locked, how);
         return;
     }
     locked.clear(Flags::READING);
@@ -134,7 +140,7 @@ struct FileEnd<'a, M> {
 }
 
 impl<M: Machine> FileEnd<'_, M> {
-    fn read(&mut self, outcome: IoOutcome, mut locked: Locked<'_>) {
+    fn read(&mut self, failed: Option<FailedRead>, mut locked: Locked<'_>) {
         let store = self.store;
         locked.clear(Flags::READING);
         locked.set_rmap(0);
@@ -146,8 +152,14 @@ impl<M: Machine> FileEnd<'_, M> {
             release_doomed(store, self.at, self.machine, locked);
             return;
         }
-        if outcome == IoOutcome::Failed {
-            let instead = self.slot.map_or(Cached::Nothing, Cached::Swapped);
+        if let Some(how) = failed {
+            let instead = match self.slot {
+                Some(slot) => {
+                    store.swap.set_failed(slot, how);
+                    Cached::Swapped(slot)
+                }
+                None => Cached::Failed(how),
+            };
             self.take_out(instead, locked);
             return;
         }

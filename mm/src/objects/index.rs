@@ -4,13 +4,15 @@
 //! kind `Words`, so an index is bounded by the memory that it indexes and needs no heap.
 //!
 //! ```text
-//! word    ..00 nothing    ..01 frame << 2    ..10 swap slot << 2    ..11 node's frame << 2
+//! word    0 nothing    ..01 frame << 2    ..10 swap slot << 2    ..11 node's frame << 2
+//!         ..00 how the last read failed << 2
 //! ```
 //!
 //! Protected by the lock of its file. Changing an entry may need nodes; they never reclaim.
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use super::failed_read::FailedRead;
 use crate::addr::{Frame, Slot, TABLE_ENTRIES};
 use crate::frames::{Frames, NoMemory};
 use crate::machine::{At, Machine, Memory};
@@ -24,6 +26,8 @@ pub enum Cached {
     Frame(Frame),
     /// In this swap slot; shared memory only.
     Swapped(Slot),
+    /// On its disk, which has failed to read it.
+    Failed(FailedRead),
 }
 
 impl Cached {
@@ -32,6 +36,8 @@ impl Cached {
             Cached::Nothing => 0,
             Cached::Frame(frame) => (frame.0 as u64) << 2 | 1,
             Cached::Swapped(slot) => (slot.0 as u64) << 2 | 2,
+            Cached::Failed(FailedRead::Among) => 1 << 2,
+            Cached::Failed(FailedRead::Alone) => 2 << 2,
         }
     }
 
@@ -39,7 +45,11 @@ impl Cached {
         match word & 0b11 {
             1 => Cached::Frame(Frame((word >> 2) as u32)),
             2 => Cached::Swapped(Slot((word >> 2) as u32)),
-            _ => Cached::Nothing,
+            _ => match word >> 2 {
+                0 => Cached::Nothing,
+                1 => Cached::Failed(FailedRead::Among),
+                _ => Cached::Failed(FailedRead::Alone),
+            },
         }
     }
 }
@@ -321,8 +331,12 @@ mod tests {
                 2 => (1 << 40) - 1 - random.random_range(0..3),
                 _ => random.random_range(0..8),
             };
-            let entry = [Cached::Nothing, Cached::Frame(Frame(n)), Cached::Swapped(Slot(n))];
-            let entry = entry[random.random_range(0..3)];
+            let entry = match random.random_range(0..5) {
+                0 => Cached::Frame(Frame(n)),
+                1 => Cached::Swapped(Slot(n)),
+                2 => Cached::Failed(FailedRead::of(n as usize % 2)),
+                _ => Cached::Nothing,
+            };
             index.set(frames, AT, &bench.ram, page, entry).unwrap();
             model.insert(page, entry);
             model.retain(|_, entry| *entry != Cached::Nothing);

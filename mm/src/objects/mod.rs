@@ -2,12 +2,14 @@
 
 pub mod complete;
 pub mod detach;
+pub mod failed_read;
 pub mod file;
 pub mod flush;
 pub mod groups;
 pub mod index;
 pub mod io;
 pub mod page_cache;
+pub mod read;
 pub mod readahead;
 pub mod slots;
 pub mod store;

@@ -4,6 +4,7 @@
 //!     find(file, page) ─┬─ in a frame ───────────────────▶ Ready
 //!                       ├─ a disk is filling the frame ──▶ Wait for that request
 //!                       ├─ on its disk ──────────────────▶ read it and neighbours, Wait
+//!                       ├─ the disk has failed to read it ▶ Failed, or read it alone, Wait
 //!                       ├─ in swap (shared memory) ──────▶ read it back, Wait
 //!                       └─ never written, or warm ───────▶ a new frame, Ready
 //! ```
@@ -16,17 +17,18 @@
 use alloc::sync::Arc;
 use core::ops::Range;
 
+use super::failed_read::FailedRead;
 use super::file::{FILE_PAGES_MAX, FileError, FileObject, Medium, owner_word};
 use super::index::Cached;
-use super::io::{Direction, IO_PAGES_MAX, RequestId};
+use super::io::RequestId;
+use super::read::{read, read_swapped};
 use super::readahead::Asked;
 use super::store::{Store, file_page};
-use crate::addr::{FileRef, Frame, PAGE_BYTES, Slot};
-use crate::event::{Event, Target};
+use crate::addr::{FileRef, PAGE_BYTES};
 use crate::frames::NoMemory;
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::frames::zone::Level;
-use crate::machine::{At, Machine, Operation};
+use crate::machine::{At, Machine};
 
 /// Where a page that was asked for is.
 #[must_use]
@@ -44,7 +46,7 @@ pub enum Find<'a> {
     Beyond,
     /// No frame is free for it.
     NoMemory,
-    /// The machine refused the I/O.
+    /// The disk could not read it, or the machine refused the I/O.
     Failed,
 }
 
@@ -113,6 +115,13 @@ fn find_in<'a, M: Machine>(
             let window = object.read_ahead.miss(asked, index, max, pages);
             read(store, at, machine, file, object, &window, Some(index))
         }
+        Cached::Failed(FailedRead::Among) => {
+            read(store, at, machine, file, object, &(index..index + 1), Some(index))
+        }
+        Cached::Failed(FailedRead::Alone) => {
+            replace(store, at, machine, object, index, Cached::Failed(FailedRead::Among));
+            Find::Failed
+        }
     }
 }
 
@@ -164,13 +173,15 @@ pub fn find_to_write<'a, M: Machine>(
     let whole = (bytes.start == page.start || page.start >= object.bytes)
         && (bytes.end == page.end || bytes.end >= object.bytes);
     let found = match object.index.get(machine, index) {
-        Cached::Nothing if whole => match add(store, at, machine, file, &mut object, index) {
-            Ok(locked) => {
-                object.take_warm(index);
-                Find::Ready(locked)
+        Cached::Nothing | Cached::Failed(_) if whole => {
+            match add(store, at, machine, file, &mut object, index) {
+                Ok(locked) => {
+                    object.take_warm(index);
+                    Find::Ready(locked)
+                }
+                Err(NoMemory) => Find::NoMemory,
             }
-            Err(NoMemory) => Find::NoMemory,
-        },
+        }
         _ => find_in(store, at, machine, file, &mut object, index, Asked::Read),
     };
     found.inspect(|locked| {
@@ -199,29 +210,8 @@ fn add<'a, M: Machine>(
     Ok(locked)
 }
 
-/// Starts to read what is missing of `pages`, as far as memory and the queue allow; waits for nothing.
-pub fn prefetch<M: Machine>(store: &Store, at: At, machine: &M, file: FileRef, pages: Range<u64>) {
-    let object = store.files.get(file);
-    let mut object = object.lock();
-    if object.medium == Medium::Memory {
-        return;
-    }
-    let end = pages.end.min(object.pages());
-    let mut next = pages.start;
-    // Ends: each turn asks for one window more, up to the end or to the first refusal.
-    while next < end {
-        let window = next..end.min(next + IO_PAGES_MAX as u64);
-        next = window.end;
-        match read(store, at, machine, file, &mut object, &window, None) {
-            Find::Wait { own: true, .. } | Find::Beyond | Find::Ready(_) => {}
-            // No memory, no room in the queue, or no disk: the rest would meet the same.
-            Find::Wait { .. } | Find::NoMemory | Find::Failed => return,
-        }
-    }
-}
-
 /// Takes a frame for page `index` and enters it into the index; not yet evictable.
-fn take_frame<'a, M: Machine>(
+pub(super) fn take_frame<'a, M: Machine>(
     store: &'a Store,
     at: At,
     machine: &M,
@@ -255,175 +245,21 @@ pub(crate) fn remove<M: Machine>(
     index: u64,
     instead: Cached,
 ) {
-    let set = object.index.set(&store.frames, at, machine, index, instead);
-    set.expect("replacing an entry needs no node");
+    replace(store, at, machine, object, index, instead);
     object.cached -= 1;
 }
 
-/// Reads the pages of `window` that are on disk, those next to `needed` if one is; else from the first
-/// that is missing.
-fn read<'a, M: Machine>(
-    store: &'a Store,
-    at: At,
-    machine: &M,
-    file: FileRef,
-    object: &mut FileObject,
-    window: &Range<u64>,
-    needed: Option<u64>,
-) -> Find<'a> {
-    let missing = |object: &FileObject, index| {
-        object.index.get(machine, index) == Cached::Nothing && !object.is_warm(index)
-    };
-    let Some(first) = needed.or_else(|| window.clone().find(|&i| missing(object, i))) else {
-        return Find::Beyond;
-    };
-    // Ends: a turn without an answer means that other processors have ended requests meanwhile.
-    loop {
-        if store.is_full_of_requests() {
-            match wait_for_room(store) {
-                Some(wait) => return wait,
-                None => continue,
-            }
-        }
-        if !machine.permits(Operation::Io) {
-            return Find::Failed;
-        }
-        // Downwards first, as far as pages are missing, then upwards: one run around the needed page.
-        let mut start = first;
-        while start > window.start && missing(object, start - 1) {
-            start -= 1;
-        }
-        let mut end = first + 1;
-        while end < window.end && missing(object, end) {
-            end += 1;
-        }
-        if end - start > IO_PAGES_MAX as u64 {
-            start = first;
-            end = end.min(start + IO_PAGES_MAX as u64);
-        }
-        let reserved = reserve_run(store, at, machine, file, object, first, start..end);
-        let Ok(run) = reserved else { return Find::NoMemory };
-        if let Some(found) = submit_read(store, at, machine, file, object, run) {
-            return found;
-        }
-    }
-}
-
-/// Takes frames for the pages of `run`, for `first` before all. Returns those that memory sufficed for.
-fn reserve_run<M: Machine>(
+/// Records something else of a page of which something is recorded already.
+fn replace<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
-    file: FileRef,
-    object: &mut FileObject,
-    first: u64,
-    mut run: Range<u64>,
-) -> Result<Range<u64>, NoMemory> {
-    let mut take = |index| -> Result<(), NoMemory> {
-        let mut locked = take_frame(store, at, machine, file, object, index)?;
-        locked.set(Flags::READING);
-        Ok(())
-    };
-    take(first)?;
-    let plenty = || store.frames.zone().level() == Level::Plenty;
-    for index in first + 1..run.end {
-        if !plenty() || take(index).is_err() {
-            run.end = index;
-            break;
-        }
-    }
-    for index in (run.start..first).rev() {
-        if !plenty() || take(index).is_err() {
-            run.start = index + 1;
-            break;
-        }
-    }
-    Ok(run)
-}
-
-/// Starts to read the pages of `run`, for which there are frames; `None` if there was no room in the
-/// queue, and now there is.
-fn submit_read<'a, M: Machine>(
-    store: &'a Store,
-    at: At,
-    machine: &M,
-    file: FileRef,
-    object: &mut FileObject,
-    run: Range<u64>,
-) -> Option<Find<'a>> {
-    let mut frames = [Frame(0); IO_PAGES_MAX];
-    let count = (run.end - run.start) as usize;
-    for (place, index) in frames.iter_mut().zip(run.clone()) {
-        let Cached::Frame(frame) = object.index.get(machine, index) else {
-            unreachable!("the run was reserved under the same lock")
-        };
-        *place = frame;
-    }
-    let target = Target::File(file, run.start);
-    let submitted = store.submit(Direction::Read, target, &frames[..count]);
-    let Some(request) = submitted else {
-        // Other processors took the last room: as if nothing had been begun.
-        for (index, frame) in run.zip(frames) {
-            remove(store, at, machine, object, index, Cached::Nothing);
-            let mut locked = store.frames.table.lock(frame);
-            locked.clear(Flags::READING);
-            store.release(at, machine, locked);
-        }
-        return wait_for_room(store);
-    };
-    for &frame in &frames[..count] {
-        store.frames.table.lock(frame).set_rmap(u64::from(request.0));
-    }
-    store.counters(at).file_read.add(count as u64);
-    machine.happened(Event::Io { target, frame: frames[0], pages: count as u32, write: false });
-    Some(Find::Wait { request, own: true })
-}
-
-/// All requests are under way: any of them makes room when it ends. `None` if all have ended since that
-/// was found, so that there is room.
-pub(crate) fn wait_for_room(store: &Store) -> Option<Find<'_>> {
-    let some = store.requests.lock().some();
-    some.map(|request| Find::Wait { request, own: false })
-}
-
-/// Brings a page of shared memory back from its slot.
-fn read_swapped<'a, M: Machine>(
-    store: &'a Store,
-    at: At,
-    machine: &M,
-    file: FileRef,
     object: &mut FileObject,
     index: u64,
-    slot: Slot,
-) -> Find<'a> {
-    // Ends: a turn without an answer means that other processors have ended requests meanwhile.
-    loop {
-        if !machine.permits(Operation::Io) {
-            return Find::Failed;
-        }
-        let Ok(mut locked) = take_frame(store, at, machine, file, object, index) else {
-            return Find::NoMemory;
-        };
-        let frame = locked.frame();
-        locked.set(Flags::READING);
-        // The end of the request looks at what kind of frame it was for: that must be known by then.
-        drop(locked);
-        let target = Target::Swap(slot);
-        let submitted = store.submit(Direction::Read, target, &[frame]);
-        let mut locked = store.frames.table.lock(frame);
-        if let Some(request) = submitted {
-            locked.set_rmap(u64::from(request.0));
-            store.counters(at).swapped_in.add(1);
-            machine.happened(Event::Io { target, frame, pages: 1, write: false });
-            return Find::Wait { request, own: true };
-        }
-        remove(store, at, machine, object, index, Cached::Swapped(slot));
-        locked.clear(Flags::READING);
-        store.release(at, machine, locked);
-        if let Some(wait) = wait_for_room(store) {
-            return wait;
-        }
-    }
+    instead: Cached,
+) {
+    let set = object.index.set(&store.frames, at, machine, index, instead);
+    set.expect("replacing an entry needs no node");
 }
 
 /// Sets the size of a file. Pages beyond the new end leave the cache and every page table that maps them; a program
@@ -501,9 +337,9 @@ fn drop_pages<M: Machine>(
             Cached::Nothing => {}
             Cached::Swapped(slot) => {
                 store.swap.release_of_file(slot);
-                object.cached += 1; // `remove` counts a frame less
-                remove(store, at, machine, object, index, Cached::Nothing);
+                replace(store, at, machine, object, index, Cached::Nothing);
             }
+            Cached::Failed(_) => replace(store, at, machine, object, index, Cached::Nothing),
             Cached::Frame(frame) => {
                 let mut locked = store.frames.table.lock(frame);
                 let empty = crate::translate::x86_64::Entry(0);

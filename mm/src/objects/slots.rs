@@ -20,7 +20,7 @@
 //! Invariant: a slot is handed out again only when it has no uses and no cached frame. Otherwise a
 //! write still under way could land in a slot that is by then somebody else's page.
 //!
-//! Costs: 8 bytes a slot (4 for uses, 4 for the cached frame) and less than 3 bytes a cluster. The
+//! Costs: 8 bytes a slot (4 for uses, 4 for the cached frame, or how a read of the slot failed) and less than 3 bytes a cluster. The
 //! arrays begin as untouched zeros, so an empty device costs next to no memory. Nothing allocates
 //! after construction. `alloc` looks at no more than one cluster and a few words; the rest is O(1).
 //!
@@ -31,17 +31,23 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::failed_read::FailedRead;
 use crate::addr::{Frame, Slot};
 
 /// Slots of a cluster, which are filled in order.
 pub const CLUSTER_SLOTS: u32 = 256;
+
+/// Instead of a cached frame: a read among others has failed.
+const FAILED_AMONG: u32 = u32::MAX - 1;
+/// Instead of a cached frame: a read of it alone has failed.
+const FAILED_ALONE: u32 = u32::MAX;
 
 /// The slots of one swap device. A number that is not below [`total`](Self::total) is a bug of the
 /// caller's, and every method panics on it.
 #[derive(Debug)]
 pub struct Slots {
     uses: Box<[u32]>,    // entries that name the slot
-    cached: Box<[u32]>,  // the frame with its contents, plus 1; 0 if none
+    cached: Box<[u32]>,  // the frame with its contents, plus 1; 0 if none, or a failed read
     free_in: Box<[u16]>, // free slots, by cluster
     whole: Bits,         // the clusters with free slots only
     open: Bits,          // the clusters with free slots
@@ -138,18 +144,43 @@ impl Slots {
 
     /// The frame that has the contents of `slot`.
     pub fn cached(&self, slot: Slot) -> Option<Frame> {
-        self.cached[slot.0 as usize].checked_sub(1).map(Frame)
+        match self.cached[slot.0 as usize] {
+            0 | FAILED_AMONG.. => None,
+            frame => Some(Frame(frame - 1)),
+        }
+    }
+
+    /// How the last read of `slot` failed, if it did; forgotten when a frame is cached.
+    pub fn failed(&self, slot: Slot) -> Option<FailedRead> {
+        match self.cached[slot.0 as usize] {
+            FAILED_AMONG => Some(FailedRead::Among),
+            FAILED_ALONE => Some(FailedRead::Alone),
+            _ => None,
+        }
+    }
+
+    /// Records that a read of `slot` has failed; no frame is cached then. A slot without uses is free.
+    pub fn set_failed(&mut self, slot: Slot, how: FailedRead) {
+        self.clear_cached(slot);
+        if self.count(slot) == 0 {
+            return;
+        }
+        self.cached[slot.0 as usize] = match how {
+            FailedRead::Among => FAILED_AMONG,
+            FailedRead::Alone => FAILED_ALONE,
+        };
     }
 
     /// Records that `frame` has the contents of `slot`, or will when its I/O is done.
     ///
     /// # Panics
-    /// If the slot is free, or has a cached frame already, or `frame` is number 2^32 - 1.
+    /// If the slot is free, or has a cached frame already, or `frame` is one of the last three numbers.
     pub fn set_cached(&mut self, slot: Slot, frame: Frame) {
         self.assert_used(slot);
-        let cached = &mut self.cached[slot.0 as usize];
-        assert!(*cached == 0, "{slot:?} is cached in f{} and not in {frame:?}", *cached - 1);
-        *cached = frame.0.checked_add(1).expect("the frame number leaves room for `none`");
+        let before = self.cached(slot);
+        assert!(before.is_none(), "{slot:?} is cached in {before:?} and not in {frame:?}");
+        assert!(frame.0 < FAILED_AMONG - 1, "the frame number leaves room for what else there is");
+        self.cached[slot.0 as usize] = frame.0 + 1;
     }
 
     /// Forgets the frame that has the contents of `slot`, and returns it. The slot is free then if
@@ -211,6 +242,7 @@ impl Slots {
 
     /// Makes a slot free that has neither uses nor a cached frame any more.
     fn release(&mut self, slot: Slot) {
+        self.cached[slot.0 as usize] = 0;
         self.used -= 1;
         let cluster = slot.0 / CLUSTER_SLOTS;
         let len = slots_of(cluster, self.total()).len();
@@ -393,6 +425,20 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_read_is_remembered_until_a_frame_is_cached_or_the_slot_is_free() {
+        let mut slots = Slots::new(1);
+        let slot = slots.alloc().unwrap();
+        slots.set_failed(slot, FailedRead::Alone);
+        assert_eq!((slots.cached(slot), slots.failed(slot)), (None, Some(FailedRead::Alone)));
+        slots.set_cached(slot, Frame(7));
+        assert_eq!(slots.failed(slot), None);
+
+        slots.set_failed(slot, FailedRead::Among);
+        assert!(slots.free(slot));
+        assert_eq!((slots.alloc(), slots.failed(slot)), (Some(slot), None));
+    }
+
+    #[test]
     fn a_cached_slot_may_get_uses_again() {
         let mut slots = Slots::new(1);
         let slot = slots.alloc().expect("the device is empty");
@@ -445,15 +491,15 @@ mod tests {
         }
     }
 
-    /// What a slot of the model has: uses, cached frame.
-    type Model = Vec<(u32, Option<Frame>)>;
+    /// What a slot of the model has: uses, cached frame, how a read failed.
+    type Model = Vec<(u32, Option<Frame>, Option<FailedRead>)>;
 
     fn step(slots: &mut Slots, model: &mut Model, random: &mut Pcg64Mcg, filling: bool) {
-        let free = |&(uses, cached): &(u32, Option<Frame>)| uses == 0 && cached.is_none();
+        let free = |slot: &(u32, Option<Frame>, _)| slot.0 == 0 && slot.1.is_none();
         let at = random.random_range(0..model.len());
         let slot = Slot(at as u32);
-        let (uses, cached) = model[at];
-        match random.random_range(0..10) {
+        let (uses, cached, _) = model[at];
+        match random.random_range(0..11) {
             0..3 if !filling => {
                 if uses > 0 {
                     model[at].0 -= 1;
@@ -466,10 +512,15 @@ mod tests {
             }
             4 if cached.is_none() && uses > 0 => {
                 let frame = Frame(random.random_range(0..1 << 31));
-                model[at].1 = Some(frame);
+                (model[at].1, model[at].2) = (Some(frame), None);
                 slots.set_cached(slot, frame);
             }
-            5..7 => {
+            5 => {
+                let how = FailedRead::of(random.random_range(1..3));
+                (model[at].1, model[at].2) = (None, Some(how));
+                slots.set_failed(slot, how);
+            }
+            6..8 => {
                 model[at].1 = None;
                 assert_eq!(slots.clear_cached(slot), cached);
             }
@@ -490,10 +541,14 @@ mod tests {
                 model[taken].0 = 1;
             }
         }
+        if free(&model[at]) {
+            model[at].2 = None;
+        }
         let used = model.iter().filter(|slot| !free(slot)).count();
         assert_eq!(slots.used() as usize, used);
         assert_eq!(slots.count(slot), model[at].0);
         assert_eq!(slots.cached(slot), model[at].1);
+        assert_eq!(slots.failed(slot), model[at].2);
         slots.check_invariants();
     }
 
@@ -501,7 +556,7 @@ mod tests {
     fn random_operations_agree_with_an_array_of_slots() {
         for (seed, total) in [(1, 1), (2, 40), (3, 256), (4, 257), (5, 700)] {
             let mut random = Pcg64Mcg::seed_from_u64(seed);
-            let (mut slots, mut model) = (Slots::new(total), vec![(0, None); total as usize]);
+            let (mut slots, mut model) = (Slots::new(total), vec![(0, None, None); total as usize]);
             for turn in 0..8000 {
                 // Phases that fill the device and phases that empty it.
                 step(&mut slots, &mut model, &mut random, turn / 2000 % 2 == 0);

@@ -11,8 +11,10 @@ use core::ops::Range;
 
 use spin::Mutex;
 
+use super::failed_read::FailedRead;
 use super::io::{Direction, IO_PAGES_MAX, RequestId};
-use super::page_cache::{self, Find};
+use super::page_cache::Find;
+use super::read::wait_for_room;
 use super::slots::Slots;
 use super::store::Store;
 use crate::addr::{Frame, Slot};
@@ -64,6 +66,19 @@ impl Swap {
     /// Whether there is anywhere to put an anonymous page.
     pub fn exists(&self) -> bool {
         self.config.slots != 0
+    }
+
+    /// A read of `slot` has failed: no frame holds a copy.
+    pub(crate) fn set_failed(&self, slot: Slot, how: FailedRead) {
+        self.slots.lock().set_failed(slot, how);
+    }
+
+    /// How the last read of `slot` failed, for who needs it now. Who needs it next may try again.
+    pub(crate) fn take_failed(&self, slot: Slot) -> Option<FailedRead> {
+        let mut slots = self.slots.lock();
+        let failed = slots.failed(slot)?;
+        slots.set_failed(slot, FailedRead::Among);
+        Some(failed)
     }
 
     /// The frame that holds a copy of `slot`.
@@ -185,8 +200,12 @@ fn lock_cached(store: &Store, slot: Slot) -> Option<Locked<'_>> {
 /// Starts to read `slot` and its neighbours; `None` if another processor is about to, or has just made
 /// the room in the queue that was missing.
 fn read<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Option<Find<'a>> {
+    let failed = store.swap.take_failed(slot);
+    if failed == Some(FailedRead::Alone) {
+        return Some(Find::Failed);
+    }
     if store.is_full_of_requests() {
-        return page_cache::wait_for_room(store);
+        return wait_for_room(store);
     }
     if !machine.permits(Operation::Io) {
         return Some(Find::Failed);
@@ -197,7 +216,10 @@ fn read<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Op
         Ok(first) => first?,
         Err(NoMemory) => return Some(Find::NoMemory),
     };
-    let run = neighbours(store, slot);
+    let run = match failed {
+        None => neighbours(store, slot),
+        Some(_) => slot..Slot(slot.0 + 1),
+    };
     if run.end.0 - run.start.0 == 1 {
         return submit_read(store, at, machine, slot, &mut [Some(first)]);
     }
@@ -239,7 +261,7 @@ fn submit_read<'a, M: Machine>(
         for frame in frames.iter_mut().filter_map(Option::take) {
             give_up(store, at, machine, frame);
         }
-        return page_cache::wait_for_room(store);
+        return wait_for_room(store);
     };
     for frame in frames.iter_mut().flatten() {
         frame.set_rmap(u64::from(request.0));
@@ -257,7 +279,10 @@ fn neighbours(store: &Store, slot: Slot) -> Range<Slot> {
     }
     let slots = store.swap.slots.lock();
     let cluster = slots.cluster(slot, u32::from(store.swap.config.page_cluster));
-    let wanted = |slot: u32| store.swap.is_on_device(&slots, Slot(slot));
+    let wanted = |slot: u32| {
+        let slot = Slot(slot);
+        store.swap.is_on_device(&slots, slot) && slots.failed(slot).is_none()
+    };
     let mut start = slot.0;
     while start > cluster.start && wanted(start - 1) {
         start -= 1;
@@ -315,6 +340,21 @@ pub(crate) fn give_up<M: Machine>(store: &Store, at: At, machine: &M, mut frame:
     frame.clear(Flags::READING);
     frame.set_rmap(0);
     leave_cache(store, &mut frame);
+    store.release(at, machine, frame);
+}
+
+/// Frees a frame of the swap cache that its slot could not be read into.
+pub(super) fn give_up_failed<M: Machine>(
+    store: &Store,
+    at: At,
+    machine: &M,
+    mut frame: Locked<'_>,
+    how: FailedRead,
+) {
+    store.swap.set_failed(slot_of(&frame), how);
+    frame.clear(Flags::READING | Flags::IN_SWAP);
+    frame.set_rmap(0);
+    frame.set_owner(0);
     store.release(at, machine, frame);
 }
 

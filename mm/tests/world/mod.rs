@@ -157,15 +157,6 @@ impl Machine for Hardware {
     }
 }
 
-/// Why an access did not happen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Signal {
-    /// The core said so.
-    Kill(Cause),
-    /// A read that the access waited for failed.
-    Disk,
-}
-
 /// A request at the disk.
 struct AtDisk {
     request: Request,
@@ -252,7 +243,7 @@ impl World {
     }
 
     /// Lets the disk finish a request of its choice; `None` if there is none.
-    pub fn finish_one(&self) -> Option<(RequestId, IoOutcome)> {
+    pub fn finish_one(&self) -> Option<RequestId> {
         self.take_requests();
         let count = self.at_disk.borrow().len() as u64;
         if count == 0 {
@@ -280,7 +271,7 @@ impl World {
         }
         let ended = self.vm.completed(self.at(), &self.hardware, request.id, outcome);
         assert_eq!(ended, request);
-        Some((request.id, outcome))
+        Some(request.id)
     }
 
     fn transfer(&self, request: &Request, place: u64, frame: Frame) {
@@ -303,14 +294,9 @@ impl World {
         while self.finish_one().is_some() {}
     }
 
-    /// Waits until `request` has ended; whether it succeeded.
-    fn wait(&self, request: RequestId) -> IoOutcome {
-        loop {
-            let (ended, outcome) = self.finish_one().expect("it is under way");
-            if ended == request {
-                return outcome;
-            }
-        }
+    /// Waits until `request` has ended.
+    fn wait(&self, request: RequestId) {
+        while self.finish_one().expect("it is under way") != request {}
     }
 
     /// One access by a program to `page`. A write leaves `stamp`. Returns what is there.
@@ -320,7 +306,7 @@ impl World {
         page: Page,
         access: Access,
         stamp: u64,
-    ) -> Result<u64, Signal> {
+    ) -> Result<u64, Cause> {
         let mut attempt = Attempt::First;
         for _ in 0..10_000 {
             if let Some(found) = self.mmu(space, page, access, stamp) {
@@ -332,11 +318,9 @@ impl World {
             self.check_tlb(space);
             match outcome {
                 Outcome::Done(_) => attempt = Attempt::First,
-                Outcome::Kill(cause) => return Err(Signal::Kill(cause)),
+                Outcome::Kill(cause) => return Err(cause),
                 Outcome::Wait { request, own } => {
-                    if self.wait(request) == IoOutcome::Failed && own {
-                        return Err(Signal::Disk);
-                    }
+                    self.wait(request);
                     let own = own || attempt == (Attempt::Again { own: true });
                     attempt = Attempt::Again { own };
                     if self.one_in(4) {
@@ -348,11 +332,11 @@ impl World {
         panic!("{access:?} of {page:?} makes no progress");
     }
 
-    pub fn read(&self, space: &mut AddressSpace, page: Page) -> Result<u64, Signal> {
+    pub fn read(&self, space: &mut AddressSpace, page: Page) -> Result<u64, Cause> {
         self.access(space, page, Access::Read, 0)
     }
 
-    pub fn write(&self, space: &mut AddressSpace, page: Page, stamp: u64) -> Result<u64, Signal> {
+    pub fn write(&self, space: &mut AddressSpace, page: Page, stamp: u64) -> Result<u64, Cause> {
         self.access(space, page, Access::Write, stamp)
     }
 
@@ -445,7 +429,7 @@ impl World {
         index: u64,
         bytes: (u64, u64),
         stamp: impl Fn(u64) -> u64,
-    ) -> Result<(), Signal> {
+    ) -> Result<(), Cause> {
         for _ in 0..10_000 {
             let (from, to) = bytes;
             match self.vm.write_page(self.at(), &self.hardware, file, index, from, to) {
@@ -454,30 +438,22 @@ impl World {
                     self.hardware.set_stamp(frame, stamp(self.hardware.stamp(frame)));
                     return Ok(());
                 }
-                FileOutcome::Wait(request) => {
-                    if self.wait(request) == IoOutcome::Failed {
-                        return Err(Signal::Disk);
-                    }
-                }
-                FileOutcome::Failed(cause) => return Err(Signal::Kill(cause)),
+                FileOutcome::Wait(request) => self.wait(request),
+                FileOutcome::Failed(cause) => return Err(cause),
             }
         }
         panic!("writing page {index} of {file:?} makes no progress");
     }
 
     /// `read` of a page of a file; 0 beyond its end.
-    pub fn read_file(&self, file: FileRef, index: u64) -> Result<u64, Signal> {
+    pub fn read_file(&self, file: FileRef, index: u64) -> Result<u64, Cause> {
         for _ in 0..10_000 {
             match self.vm.read_page(self.at(), &self.hardware, file, index) {
                 FileOutcome::Done(_) => {
                     return Ok(self.cached(file, index).map_or(0, |f| self.hardware.stamp(f)));
                 }
-                FileOutcome::Wait(request) => {
-                    if self.wait(request) == IoOutcome::Failed {
-                        return Err(Signal::Disk);
-                    }
-                }
-                FileOutcome::Failed(cause) => return Err(Signal::Kill(cause)),
+                FileOutcome::Wait(request) => self.wait(request),
+                FileOutcome::Failed(cause) => return Err(cause),
             }
         }
         panic!("reading page {index} of {file:?} makes no progress");
