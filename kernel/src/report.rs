@@ -132,10 +132,9 @@ impl Kernel {
         );
     }
 
-    /// Ends every process and the machine, and tells what came of it all.
+    /// Ends the machine, on which nothing runs any more, and tells what came of it all.
     pub(crate) fn stop(&mut self) -> ! {
         let code = self.stopping.unwrap_or(0);
-        self.end_all();
         let leaks = self.leaks();
         self.report(leaks);
         println!("@{{\"event\":\"exit\",\"code\":{code}}}");
@@ -228,26 +227,27 @@ impl Kernel {
         println!("{}", text.0);
     }
 
-    /// Ends what still lives, and lets disks finish.
-    fn end_all(&mut self) {
-        let alive: alloc::vec::Vec<Tid> = self.tasks.processes.iter().map(|(pid, _)| pid).collect();
-        for pid in alive {
-            let process = &self.tasks.processes[pid];
-            if process.ending.is_none() {
-                self.end_process(pid, End::Signal(9));
-            }
+    /// Ends what still lives, and lets disks finish. Threads that other processors run go when these trap.
+    pub(crate) fn end_all(&mut self) {
+        // Ends: a turn ends a process. It may take others with it, which have ended and are nobody's now.
+        loop {
+            let alive = |(pid, process): (Tid, &Process)| process.ending.is_none().then_some(pid);
+            let Some(pid) = self.tasks.processes.iter().find_map(alive) else { break };
+            self.end_process(pid, End::Signal(9));
         }
         while self.disks.under_way() > 0 {
             self.poll_disks();
         }
     }
 
+    /// Whether no thread is left and no space.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.tasks.spaces.iter().all(Option::is_none)
+    }
+
     /// What is still in use although nobody is left, apart from what files keep cached.
     fn leaks(&mut self) -> Option<String> {
         self.forget_unmapped();
-        if self.tasks.spaces.iter().any(Option::is_some) {
-            return None; // other processors have not let go of theirs
-        }
         let (census, boot) = (self.vm.census(), self.boot);
         let total = census.free + census.used();
         let anonymous = census.anon - boot.anon;

@@ -25,7 +25,14 @@ pub(crate) fn serve() -> ! {
     let mut period = 0;
     loop {
         if kernel.stopping.is_some() {
-            kernel.stop();
+            kernel.end_all();
+            if kernel.is_deserted() {
+                kernel.stop();
+            }
+            // Other processors run threads that must end, and that trap because of it.
+            set_timer(&mut period, IDLE_NANOS);
+            kernel = idle(kernel);
+            continue;
         }
         kernel.poll_disks();
         kernel.poll_input();

@@ -71,7 +71,6 @@ pub(crate) enum Redo {
 }
 
 /// A thread.
-#[expect(clippy::struct_excessive_bools, reason = "a wait can end in several ways at once")]
 pub(crate) struct Thread {
     /// The process that it belongs to.
     pub(crate) process: Tid,

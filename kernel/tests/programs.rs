@@ -309,6 +309,20 @@ fn the_exit_code_is_the_programs() {
     }
 }
 
+/// The machine ends with its first process, whatever the others do: a child that has not asked about
+/// children of its own, which have ended, and loops that other processors are in.
+#[test]
+fn who_is_left_at_the_end_leaves_nothing_behind() {
+    let zombies = "sh -c 'true & true & exec sleep 100' & sleep 0.2";
+    let loops = "for i in 1 2 3 4; do while :; do :; done & done; sleep 0.2";
+    for (script, ended) in [(zombies, 4), (loops, 5)] {
+        let Some(boot) = shell(script) else { return };
+        let said = run_well(&Boot { cpus: 4, ..boot });
+        let processes = said.report["processes"].as_array().expect("it is a list");
+        assert!(processes.len() >= ended, "{script}: {}", said.report);
+    }
+}
+
 #[test]
 fn what_cannot_be_run_is_refused_in_a_line() {
     let Some(boot) = machine(&["/bin/nothing"]) else { return };
