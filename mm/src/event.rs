@@ -151,6 +151,17 @@ pub enum Target {
     File(FileRef, u64),
 }
 
+impl Target {
+    /// The place so many pages further on.
+    #[must_use]
+    pub fn up(self, pages: u64) -> Target {
+        match self {
+            Target::Swap(first) => Target::Swap(Slot(first.0 + pages as u32)),
+            Target::File(file, first) => Target::File(file, first + pages),
+        }
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counts of what happened on one processor, or their sum.

@@ -169,16 +169,22 @@ impl<'a, H: Hardware> World<'a, H> {
             requests.push_back(request);
         }
         let mut logged = requests.iter();
+        let mut rest = None; // of a request, pages whose events are yet to come
         for event in self.hardware.take_events() {
-            if let Event::Io { target, write, .. } = event {
-                let request = logged.next().expect("every request has an event");
-                assert_eq!(request.target, target, "requests and their events have one order");
-                log.io(request, write, self.held);
-            } else {
+            let Event::Io { target, pages, write, .. } = event else {
                 log.event(&event);
-            }
+                continue;
+            };
+            let (next, left) = rest.take().unwrap_or_else(|| {
+                let request = logged.next().expect("events are of requests");
+                log.io(request, write, self.held);
+                (request.target, request.frames().len())
+            });
+            assert_eq!(next, target, "requests and their events have one order");
+            let left = left - pages as usize;
+            rest = (left > 0).then(|| (target.up(u64::from(pages)), left));
         }
-        assert!(logged.next().is_none(), "every request is reported by an event");
+        assert!(logged.next().is_none() && rest.is_none(), "every page is reported by an event");
         self.pending.append(&mut requests);
         // Frames that no event has named, such as those that were only mapped around a fault.
         let frames = &self.vm.store().frames;

@@ -75,6 +75,8 @@ bitflags! {
         const LEAVING = 1 << 13;
         /// A page of shared memory: it has no file, and is always dirty.
         const MEMORY = 1 << 14;
+        /// A write of it failed, and it was not alone in that: it is written alone next time.
+        const ALONE = 1 << 16;
         /// Used since working sets were last measured, though a policy has taken the accessed bit.
         const SEEN = 1 << 15;
     }

@@ -2,15 +2,15 @@
 //!
 //! | request | done | failed |
 //! |---|---|---|
-//! | read of a file | usable, evictable | out of the cache, and noted there ([`FailedRead`]) |
+//! | read of a file | usable, evictable | out of the cache, and noted there ([`FailedIo`]) |
 //! | read of swap | in the swap cache, evictable | out of the cache, and noted with its slot |
 //! | write of a file | clean; free if it was leaving and nobody came back | dirty again |
-//! | write of swap | as a file's | dirty again, and stays |
+//! | write of swap | as a file's | dirty again, and stays; to be written alone if it was not |
 //!
 //! A frame doomed meanwhile, because what it belonged to is gone, is freed in every case. Whoever waits
 //! tries again in every case: what it finds tells it what to do.
 
-use super::failed_read::FailedRead;
+use super::failed_io::FailedIo;
 use super::file::{Medium, owner_of};
 use super::index::Cached;
 use super::io::{Direction, IoOutcome, Request, RequestId};
@@ -35,7 +35,7 @@ pub fn completed<M: Machine>(
     outcome: IoOutcome,
 ) -> Request {
     let request = store.end_request(id);
-    let failed = (outcome == IoOutcome::Failed).then(|| FailedRead::of(request.frames().len()));
+    let failed = (outcome == IoOutcome::Failed).then(|| FailedIo::of(request.frames().len()));
     for (i, &frame) in request.frames().iter().enumerate() {
         // A file's frame shows what it is before its request exists. One that is read from swap may not
         // yet: who reads keeps it locked until the request has its number.
@@ -45,7 +45,7 @@ pub fn completed<M: Machine>(
         };
         match (request.direction, file) {
             (Direction::Read, None) => read_anon(store, at, machine, failed, frame),
-            (Direction::Write, None) => written_anon(store, at, machine, outcome, frame),
+            (Direction::Write, None) => written_anon(store, at, machine, failed, frame),
             (direction, Some((file, index))) => {
                 let object = store.files.get(file);
                 let mut object = object.lock();
@@ -57,7 +57,7 @@ pub fn completed<M: Machine>(
                 let mut end = FileEnd { store, at, machine, object: &mut object, index, slot };
                 match direction {
                     Direction::Read => end.read(failed, locked),
-                    Direction::Write => end.written(outcome, locked),
+                    Direction::Write => end.written(failed, locked),
                 }
             }
         }
@@ -69,7 +69,7 @@ fn read_anon<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
-    failed: Option<FailedRead>,
+    failed: Option<FailedIo>,
     frame: crate::addr::Frame,
 ) {
     let mut locked = store.frames.table.lock(frame);
@@ -93,7 +93,7 @@ fn written_anon<M: Machine>(
     store: &Store,
     at: At,
     machine: &M,
-    outcome: IoOutcome,
+    failed: Option<FailedIo>,
     frame: crate::addr::Frame,
 ) {
     let mut locked = store.frames.table.lock(frame);
@@ -106,14 +106,22 @@ fn written_anon<M: Machine>(
         return;
     }
     let leaving = locked.take(Flags::LEAVING);
-    if outcome == IoOutcome::Failed {
-        locked.set(Flags::DIRTY);
+    if let Some(how) = failed {
+        not_written(&mut locked, how);
     } else if leaving && unmapped && !locked.state().has_any(Flags::DIRTY | Flags::REFERENCED) {
         swap::leave_cache(store, &mut locked);
         store.release(at, machine, locked);
         return;
     }
     store.list(&mut locked, swapped_page(slot));
+}
+
+/// A write has failed: what is in the frame is nowhere else. One bad place must not keep its neighbours.
+fn not_written(frame: &mut Locked<'_>, how: FailedIo) {
+    frame.set(Flags::DIRTY);
+    if how == FailedIo::Among {
+        frame.set(Flags::ALONE);
+    }
 }
 
 /// The identity of a page that only its slot names.
@@ -140,7 +148,7 @@ struct FileEnd<'a, M> {
 }
 
 impl<M: Machine> FileEnd<'_, M> {
-    fn read(&mut self, failed: Option<FailedRead>, mut locked: Locked<'_>) {
+    fn read(&mut self, failed: Option<FailedIo>, mut locked: Locked<'_>) {
         let store = self.store;
         locked.clear(Flags::READING);
         locked.set_rmap(0);
@@ -172,7 +180,7 @@ impl<M: Machine> FileEnd<'_, M> {
         store.list(&mut locked, page);
     }
 
-    fn written(&mut self, outcome: IoOutcome, mut locked: Locked<'_>) {
+    fn written(&mut self, failed: Option<FailedIo>, mut locked: Locked<'_>) {
         let store = self.store;
         locked.clear(Flags::WRITING);
         let leaving = locked.take(Flags::LEAVING);
@@ -192,14 +200,17 @@ impl<M: Machine> FileEnd<'_, M> {
         let wanted = state.mapped() > 0
             || state.holds() > 0
             || state.has_any(Flags::DIRTY | Flags::REFERENCED);
-        if outcome == IoOutcome::Done && leaving && !wanted {
+        if failed.is_none() && leaving && !wanted {
             self.take_out(self.slot.map_or(Cached::Nothing, Cached::Swapped), locked);
             return;
         }
         if let Some(slot) = self.slot {
             store.swap.release_of_file(slot);
         }
-        if outcome == IoOutcome::Failed || self.object.medium == Medium::Memory {
+        if let Some(how) = failed {
+            not_written(&mut locked, how);
+        }
+        if self.object.medium == Medium::Memory {
             locked.set(Flags::DIRTY);
         }
         let page = file_page(locked.owner());

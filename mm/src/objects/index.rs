@@ -12,7 +12,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::failed_read::FailedRead;
+use super::failed_io::FailedIo;
 use crate::addr::{Frame, Slot, TABLE_ENTRIES};
 use crate::frames::{Frames, NoMemory};
 use crate::machine::{At, Machine, Memory};
@@ -27,7 +27,7 @@ pub enum Cached {
     /// In this swap slot; shared memory only.
     Swapped(Slot),
     /// On its disk, which has failed to read it.
-    Failed(FailedRead),
+    Failed(FailedIo),
 }
 
 impl Cached {
@@ -36,8 +36,8 @@ impl Cached {
             Cached::Nothing => 0,
             Cached::Frame(frame) => (frame.0 as u64) << 2 | 1,
             Cached::Swapped(slot) => (slot.0 as u64) << 2 | 2,
-            Cached::Failed(FailedRead::Among) => 1 << 2,
-            Cached::Failed(FailedRead::Alone) => 2 << 2,
+            Cached::Failed(FailedIo::Among) => 1 << 2,
+            Cached::Failed(FailedIo::Alone) => 2 << 2,
         }
     }
 
@@ -47,8 +47,8 @@ impl Cached {
             2 => Cached::Swapped(Slot((word >> 2) as u32)),
             _ => match word >> 2 {
                 0 => Cached::Nothing,
-                1 => Cached::Failed(FailedRead::Among),
-                _ => Cached::Failed(FailedRead::Alone),
+                1 => Cached::Failed(FailedIo::Among),
+                _ => Cached::Failed(FailedIo::Alone),
             },
         }
     }
@@ -334,7 +334,7 @@ mod tests {
             let entry = match random.random_range(0..5) {
                 0 => Cached::Frame(Frame(n)),
                 1 => Cached::Swapped(Slot(n)),
-                2 => Cached::Failed(FailedRead::of(n as usize % 2)),
+                2 => Cached::Failed(FailedIo::of(n as usize % 2)),
                 _ => Cached::Nothing,
             };
             index.set(frames, AT, &bench.ram, page, entry).unwrap();

@@ -7,7 +7,12 @@
 //!
 //! ```text
 //!     fault ── submit ──▶ queued ── take ──▶ at the disk ── completed ──▶ frames usable
+//!     eviction ── add ──▶    ▲
 //! ```
+//!
+//! Evictions come page by page, and pages evicted one after another get slots next to each other. So
+//! the write of a page joins the latest request as long as that is queued and ends where the page
+//! begins: a disk gets one long write for many (Linux: plugging and merging in the block layer).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -53,6 +58,7 @@ pub struct Request {
     pub target: Target,
     frames: [Frame; IO_PAGES_MAX], // 0 beyond `count`
     count: u32,                    // 0 in a slot that no request is in
+    open: bool,                    // whether pages can be added
 }
 
 impl Request {
@@ -62,6 +68,7 @@ impl Request {
         target: Target::Swap(Slot(0)),
         frames: [Frame(0); IO_PAGES_MAX],
         count: 0,
+        open: false,
     };
 
     /// The frames, in the order of the pages on the device.
@@ -139,7 +146,24 @@ impl Requests {
         self.free.last().map(|&slot| RequestId(slot))
     }
 
-    /// Queues a request for up to [`IO_PAGES_MAX`] pages; `None` if no further one fits.
+    /// Queues a write of one page, by a request of its own or with others; `None` if no further one fits.
+    pub fn add_write(&mut self, target: Target, frame: Frame) -> Option<RequestId> {
+        if let Some(&latest) = self.queued.back() {
+            let request = &mut self.slots[latest.0 as usize];
+            let count = request.count as usize;
+            if request.open && count < IO_PAGES_MAX && request.target.up(count as u64) == target {
+                request.frames[count] = frame;
+                request.count += 1;
+                self.writes += 1;
+                return Some(latest);
+            }
+        }
+        let id = self.submit(Direction::Write, target, &[frame])?;
+        self.slots[id.0 as usize].open = true;
+        Some(id)
+    }
+
+    /// Queues a request for up to [`IO_PAGES_MAX`] pages, and no others; `None` if no further one fits.
     ///
     /// # Panics
     /// If there are no frames, or too many.
@@ -155,6 +179,7 @@ impl Requests {
         // In place, as most requests have few of the frames that there is room for.
         let request = &mut self.slots[slot as usize];
         (request.id, request.direction, request.target) = (id, direction, target);
+        request.open = false;
         request.frames[..frames.len()].copy_from_slice(frames);
         request.count = frames.len() as u32;
         self.queued.push_back(id);
@@ -168,7 +193,9 @@ impl Requests {
     #[inline]
     pub fn take(&mut self) -> Option<Request> {
         let id = self.queued.pop_front()?;
-        Some(self.slots[id.0 as usize])
+        let request = &mut self.slots[id.0 as usize];
+        request.open = false;
+        Some(*request)
     }
 
     /// Ends a request that was taken.
@@ -193,6 +220,39 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_joins_the_latest_write_if_it_is_next_to_it_and_no_disk_has_it() {
+        let mut requests = Requests::new(8);
+        let mut add =
+            |slot: u32| requests.add_write(Target::Swap(Slot(slot)), Frame(slot)).unwrap();
+        let first = add(7);
+        assert_eq!([add(8), add(9)], [first, first]);
+        let apart = add(11);
+        assert!(apart != first && add(10) != first, "another was begun since");
+        assert_eq!(requests.writes(), 5);
+        assert_eq!(requests.take().unwrap().frames(), &[Frame(7), Frame(8), Frame(9)]);
+        requests.take().unwrap();
+        let last = requests.take().unwrap();
+        let after = requests.add_write(Target::Swap(Slot(11)), Frame(11)).unwrap();
+        assert_ne!(after, last.id, "the disk has the one before it");
+        assert_eq!(requests.end(first).bytes(), 3 * 4096);
+        assert_eq!(requests.writes(), 3);
+    }
+
+    #[test]
+    fn a_request_grows_to_its_longest_and_never_if_it_was_submitted_as_a_whole() {
+        let mut requests = Requests::new(8);
+        let swap = |slot: usize| Target::Swap(Slot(slot as u32));
+        let alone = requests.submit(Direction::Write, swap(0), &[Frame(0)]).unwrap();
+        let first = requests.add_write(swap(1), Frame(1)).unwrap();
+        assert_ne!(first, alone);
+        for slot in 2..=IO_PAGES_MAX {
+            assert_eq!(requests.add_write(swap(slot), Frame(1)), Some(first));
+        }
+        assert_ne!(requests.add_write(swap(IO_PAGES_MAX + 1), Frame(1)), Some(first));
+        assert_eq!(requests.count(), 3);
+    }
 
     #[test]
     fn requests_are_taken_in_order_and_their_numbers_reused_after_the_end() {

@@ -2,7 +2,7 @@
 
 pub mod complete;
 pub mod detach;
-pub mod failed_read;
+pub mod failed_io;
 pub mod file;
 pub mod flush;
 pub mod groups;

@@ -17,7 +17,7 @@
 use alloc::sync::Arc;
 use core::ops::Range;
 
-use super::failed_read::FailedRead;
+use super::failed_io::FailedIo;
 use super::file::{FILE_PAGES_MAX, FileError, FileObject, Medium, owner_word};
 use super::index::Cached;
 use super::io::RequestId;
@@ -115,11 +115,11 @@ fn find_in<'a, M: Machine>(
             let window = object.read_ahead.miss(asked, index, max, pages);
             read(store, at, machine, file, object, &window, Some(index))
         }
-        Cached::Failed(FailedRead::Among) => {
+        Cached::Failed(FailedIo::Among) => {
             read(store, at, machine, file, object, &(index..index + 1), Some(index))
         }
-        Cached::Failed(FailedRead::Alone) => {
-            replace(store, at, machine, object, index, Cached::Failed(FailedRead::Among));
+        Cached::Failed(FailedIo::Alone) => {
+            replace(store, at, machine, object, index, Cached::Failed(FailedIo::Among));
             Find::Failed
         }
     }

@@ -13,7 +13,7 @@
 
 use core::ops::Range;
 
-use super::failed_read::FailedRead;
+use super::failed_io::FailedIo;
 use super::file::{FileObject, Medium};
 use super::index::Cached;
 use super::io::{Direction, IO_PAGES_MAX};
@@ -185,7 +185,7 @@ pub(super) fn read_swapped<'a, M: Machine>(
     index: u64,
     slot: Slot,
 ) -> Find<'a> {
-    if store.swap.take_failed(slot) == Some(FailedRead::Alone) {
+    if store.swap.take_failed(slot) == Some(FailedIo::Alone) {
         return Find::Failed;
     }
     // Ends: a turn without an answer means that other processors have ended requests meanwhile.

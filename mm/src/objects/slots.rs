@@ -31,7 +31,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::failed_read::FailedRead;
+use super::failed_io::FailedIo;
 use crate::addr::{Frame, Slot};
 
 /// Slots of a cluster, which are filled in order.
@@ -151,23 +151,23 @@ impl Slots {
     }
 
     /// How the last read of `slot` failed, if it did; forgotten when a frame is cached.
-    pub fn failed(&self, slot: Slot) -> Option<FailedRead> {
+    pub fn failed(&self, slot: Slot) -> Option<FailedIo> {
         match self.cached[slot.0 as usize] {
-            FAILED_AMONG => Some(FailedRead::Among),
-            FAILED_ALONE => Some(FailedRead::Alone),
+            FAILED_AMONG => Some(FailedIo::Among),
+            FAILED_ALONE => Some(FailedIo::Alone),
             _ => None,
         }
     }
 
     /// Records that a read of `slot` has failed; no frame is cached then. A slot without uses is free.
-    pub fn set_failed(&mut self, slot: Slot, how: FailedRead) {
+    pub fn set_failed(&mut self, slot: Slot, how: FailedIo) {
         self.clear_cached(slot);
         if self.count(slot) == 0 {
             return;
         }
         self.cached[slot.0 as usize] = match how {
-            FailedRead::Among => FAILED_AMONG,
-            FailedRead::Alone => FAILED_ALONE,
+            FailedIo::Among => FAILED_AMONG,
+            FailedIo::Alone => FAILED_ALONE,
         };
     }
 
@@ -425,15 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_read_is_remembered_until_a_frame_is_cached_or_the_slot_is_free() {
+    fn a_failed_io_is_remembered_until_a_frame_is_cached_or_the_slot_is_free() {
         let mut slots = Slots::new(1);
         let slot = slots.alloc().unwrap();
-        slots.set_failed(slot, FailedRead::Alone);
-        assert_eq!((slots.cached(slot), slots.failed(slot)), (None, Some(FailedRead::Alone)));
+        slots.set_failed(slot, FailedIo::Alone);
+        assert_eq!((slots.cached(slot), slots.failed(slot)), (None, Some(FailedIo::Alone)));
         slots.set_cached(slot, Frame(7));
         assert_eq!(slots.failed(slot), None);
 
-        slots.set_failed(slot, FailedRead::Among);
+        slots.set_failed(slot, FailedIo::Among);
         assert!(slots.free(slot));
         assert_eq!((slots.alloc(), slots.failed(slot)), (Some(slot), None));
     }
@@ -492,7 +492,7 @@ mod tests {
     }
 
     /// What a slot of the model has: uses, cached frame, how a read failed.
-    type Model = Vec<(u32, Option<Frame>, Option<FailedRead>)>;
+    type Model = Vec<(u32, Option<Frame>, Option<FailedIo>)>;
 
     fn step(slots: &mut Slots, model: &mut Model, random: &mut Pcg64Mcg, filling: bool) {
         let free = |slot: &(u32, Option<Frame>, _)| slot.0 == 0 && slot.1.is_none();
@@ -516,7 +516,7 @@ mod tests {
                 slots.set_cached(slot, frame);
             }
             5 => {
-                let how = FailedRead::of(random.random_range(1..3));
+                let how = FailedIo::of(random.random_range(1..3));
                 (model[at].1, model[at].2) = (None, Some(how));
                 slots.set_failed(slot, how);
             }

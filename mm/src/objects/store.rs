@@ -146,6 +146,12 @@ impl Store {
         self.with_requests(|requests| requests.submit(direction, target, frames))
     }
 
+    /// Queues a write of one page; as [`Requests::add_write`].
+    #[inline]
+    pub(crate) fn add_write(&self, target: Target, frame: Frame) -> Option<RequestId> {
+        self.with_requests(|requests| requests.add_write(target, frame))
+    }
+
     /// The oldest request that the world has not taken yet. One that another processor submits this
     /// very moment may be missed; that one will ask.
     #[inline]

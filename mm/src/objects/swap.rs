@@ -11,7 +11,7 @@ use core::ops::Range;
 
 use spin::Mutex;
 
-use super::failed_read::FailedRead;
+use super::failed_io::FailedIo;
 use super::io::{Direction, IO_PAGES_MAX, RequestId};
 use super::page_cache::Find;
 use super::read::wait_for_room;
@@ -69,15 +69,15 @@ impl Swap {
     }
 
     /// A read of `slot` has failed: no frame holds a copy.
-    pub(crate) fn set_failed(&self, slot: Slot, how: FailedRead) {
+    pub(crate) fn set_failed(&self, slot: Slot, how: FailedIo) {
         self.slots.lock().set_failed(slot, how);
     }
 
     /// How the last read of `slot` failed, for who needs it now. Who needs it next may try again.
-    pub(crate) fn take_failed(&self, slot: Slot) -> Option<FailedRead> {
+    pub(crate) fn take_failed(&self, slot: Slot) -> Option<FailedIo> {
         let mut slots = self.slots.lock();
         let failed = slots.failed(slot)?;
-        slots.set_failed(slot, FailedRead::Among);
+        slots.set_failed(slot, FailedIo::Among);
         Some(failed)
     }
 
@@ -201,7 +201,7 @@ fn lock_cached(store: &Store, slot: Slot) -> Option<Locked<'_>> {
 /// the room in the queue that was missing.
 fn read<'a, M: Machine>(store: &'a Store, at: At, machine: &M, slot: Slot) -> Option<Find<'a>> {
     let failed = store.swap.take_failed(slot);
-    if failed == Some(FailedRead::Alone) {
+    if failed == Some(FailedIo::Alone) {
         return Some(Find::Failed);
     }
     if store.is_full_of_requests() {
@@ -349,7 +349,7 @@ pub(super) fn give_up_failed<M: Machine>(
     at: At,
     machine: &M,
     mut frame: Locked<'_>,
-    how: FailedRead,
+    how: FailedIo,
 ) {
     store.swap.set_failed(slot_of(&frame), how);
     frame.clear(Flags::READING | Flags::IN_SWAP);

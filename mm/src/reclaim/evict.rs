@@ -239,7 +239,11 @@ fn submit_write<M: Machine>(
     target: Target,
 ) -> Evicted {
     let number = frame.frame();
-    let submitted = store.submit(Direction::Write, target, &[number]);
+    let submitted = if frame.take(Flags::ALONE) {
+        store.submit(Direction::Write, target, &[number])
+    } else {
+        store.add_write(target, number)
+    };
     if submitted.is_none() {
         return Evicted::Stuck;
     }
