@@ -128,23 +128,24 @@ impl Memory for PhysicalMemory {
     #[inline]
     fn zero(&self, frame: Frame) {
         let bytes = PhysicalMemory::bytes(frame);
-        // A quarter of the steps of `rep stosq`, each of which an emulator counts and pays for.
+        // A quarter of the steps of `rep stosq`, each of which an emulator counts and pays for. Up to an
+        // end at index 0, which needs no comparison.
         // SAFETY: the direct map has the frame, and it holds no Rust value but atomic words.
         unsafe {
             asm!(
                 "vxorps ymm0, ymm0, ymm0",
                 "2:",
-                ".irp offset, 0, 32, 64, 96, 128, 160, 192, 224",
-                "vmovaps [{at} + \\offset], ymm0",
-                "vmovaps [{at} + 256 + \\offset], ymm0",
+                ".irp far, 0, 256, 512, 768",
+                ".irp near, 0, 32, 64, 96, 128, 160, 192, 224",
+                "vmovaps [{end} + {at} + \\far + \\near], ymm0",
                 ".endr",
-                "add {at}, 512",
-                "cmp {at}, {end}",
-                "jne 2b",
+                ".endr",
+                "add {at}, 1024",
+                "jnz 2b",
                 "vzeroupper",
                 out("xmm0") _,
                 end = in(reg) bytes.wrapping_add(PAGE_BYTES as usize),
-                at = inout(reg) bytes => _,
+                at = inout(reg) -(PAGE_BYTES as i64) => _,
                 options(nostack)
             );
         }
@@ -158,23 +159,21 @@ impl Memory for PhysicalMemory {
             asm!(
                 "2:",
                 ".irp offset, 0, 128, 256, 384, 512, 640, 768, 896",
-                "vmovaps ymm0, [{from} + \\offset]",
-                "vmovaps ymm1, [{from} + 32 + \\offset]",
-                "vmovaps ymm2, [{from} + 64 + \\offset]",
-                "vmovaps ymm3, [{from} + 96 + \\offset]",
-                "vmovaps [{to} + \\offset], ymm0",
-                "vmovaps [{to} + 32 + \\offset], ymm1",
-                "vmovaps [{to} + 64 + \\offset], ymm2",
-                "vmovaps [{to} + 96 + \\offset], ymm3",
+                "vmovaps ymm0, [{from} + {at} + \\offset]",
+                "vmovaps ymm1, [{from} + {at} + 32 + \\offset]",
+                "vmovaps ymm2, [{from} + {at} + 64 + \\offset]",
+                "vmovaps ymm3, [{from} + {at} + 96 + \\offset]",
+                "vmovaps [{to} + {at} + \\offset], ymm0",
+                "vmovaps [{to} + {at} + 32 + \\offset], ymm1",
+                "vmovaps [{to} + {at} + 64 + \\offset], ymm2",
+                "vmovaps [{to} + {at} + 96 + \\offset], ymm3",
                 ".endr",
-                "add {from}, 1024",
-                "add {to}, 1024",
-                "cmp {to}, {end}",
-                "jne 2b",
+                "add {at}, 1024",
+                "jnz 2b",
                 "vzeroupper",
-                end = in(reg) to.wrapping_add(PAGE_BYTES as usize),
-                from = inout(reg) from => _,
-                to = inout(reg) to => _,
+                from = in(reg) from.wrapping_add(PAGE_BYTES as usize),
+                to = in(reg) to.wrapping_add(PAGE_BYTES as usize),
+                at = inout(reg) -(PAGE_BYTES as i64) => _,
                 out("xmm0") _,
                 out("xmm1") _,
                 out("xmm2") _,
