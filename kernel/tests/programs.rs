@@ -375,6 +375,23 @@ fn a_disk_that_cannot_be_read_kills_who_needs_it() {
     }
 }
 
+/// A place of swap that cannot be written keeps one page in memory. Those that leave with it go without it.
+#[test]
+fn a_bad_place_of_swap_loses_no_page() {
+    let scratch = tempfile::tempdir().expect("there is a temporary directory");
+    let Some(boot) = machine(&["/bin/churn", "40M"]) else { return };
+    let faults = scratch.path().join("faults");
+    let sector = 100 * 8; // of slot 100
+    let rule = format!(
+        "[inject-error]\nevent = \"none\"\niotype = \"write\"\nsector = \"{sector}\"\nerrno = \"5\"\n"
+    );
+    std::fs::write(&faults, rule).expect("it can be written");
+    let good = run_well(&Boot { memory_bytes: 24 << 20, ..boot.clone() });
+    let bad = run_well(&Boot { memory_bytes: 24 << 20, swap_faults: Some(faults), ..boot });
+    assert_eq!(bad.output, good.output);
+    assert!(bad.number("/reclaim/swapped_in") > 0, "{}", bad.report);
+}
+
 /// An image of the repository.
 fn image(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
