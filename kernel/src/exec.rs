@@ -310,6 +310,7 @@ impl Kernel {
         let entry = &mut self.tasks.processes[process];
         let old = core::mem::replace(&mut entry.space, new);
         entry.name = name;
+        entry.locks_all = false;
         entry.handlers.reset();
         let descriptors = entry.descriptors.iter_mut();
         let closed: Vec<_> = descriptors

@@ -18,7 +18,7 @@ use vellum_mm::translate::x86_64 as x86;
 
 use crate::calls::{Errno, Halt};
 use crate::kernel::Kernel;
-use crate::tasks::{End, State, Tid, Wait};
+use crate::tasks::{End, Process, Tid, Wait};
 
 /// Waits of one access after which its page is taken to be evicted for ever before it can be used:
 /// memory is out, although reclaim always finds something.
@@ -128,6 +128,14 @@ impl Kernel {
     /// Memory is out: a process must die. Whoever needed memory tries again, or is dead.
     pub(crate) fn out_of_memory(&mut self, tid: Tid) -> Halt {
         self.pump();
+        if self.is_doomed(tid) {
+            return Halt::Dead;
+        }
+        let is_dying = |process: &Process| process.out_of_memory && process.ended.is_none();
+        if self.tasks.processes.iter().any(|(_, process)| is_dying(process)) {
+            // Another processor has yet to let go of it. Its memory may be all that is needed.
+            return Halt::Wait(Wait::Victim, u64::MAX);
+        }
         let total = self.vm.store().frames.zone().frames_total() as u64;
         let alive = self.tasks.processes.iter().filter(|(_, process)| process.ending.is_none());
         let (tids, candidates): (Vec<Tid>, Vec<Candidate>) = alive
@@ -146,11 +154,7 @@ impl Kernel {
             crate::report::out_of_memory(victim, &process.name, &size);
             self.end_process(victim, End::Signal(SIGKILL));
         }
-        // Others that die already free theirs soon; who is dead itself never comes back here.
-        if self.tasks.threads.get(tid).is_none_or(|thread| thread.state == State::Doomed) {
-            return Halt::Dead;
-        }
-        Halt::Again
+        if self.is_doomed(tid) { Halt::Dead } else { Halt::Again }
     }
 
     /// Hands the requests that the memory manager has made to their disks.

@@ -68,6 +68,8 @@ pub(crate) struct Kernel {
     pub(crate) started: u64,
     /// When counters were last printed.
     pub(crate) shown: u64,
+    /// When the policy next looks at accessed bits; `u64::MAX` if it never does.
+    next_beat: u64,
     /// The most that was ever in use: pages of programs and the page cache, of page tables, slots.
     pub(crate) peaks: Peaks,
     /// What was in use before the first process.
@@ -90,6 +92,9 @@ pub(crate) struct Peaks {
     /// Slots in use.
     pub(crate) slots: u64,
 }
+
+/// How often a policy that asks for it looks at accessed bits: what textbooks take for a clock tick.
+const BEAT_NANOS: u64 = 20_000_000;
 
 /// The one kernel.
 static KERNEL: spin::Once<Mutex<Kernel>> = spin::Once::new();
@@ -167,6 +172,7 @@ impl Kernel {
             unknown_calls: BTreeSet::new(),
             started: cpu::nanos(),
             shown: 0,
+            next_beat: if vm.has_beats() { 0 } else { u64::MAX },
             peaks: Peaks::default(),
             boot: vm.census(),
             input: Input::new(hardware.input.take()),
@@ -256,6 +262,15 @@ impl Kernel {
             self.tasks.threads[tid].deadline = u64::MAX;
             self.tasks.threads[tid].timed_out = true;
             self.wake(tid);
+        }
+    }
+
+    /// Lets the policy look at accessed bits if it is time.
+    #[inline]
+    pub(crate) fn beat_if_due(&mut self, now: u64) {
+        if now >= self.next_beat {
+            self.next_beat = now + BEAT_NANOS;
+            self.vm.beat(At { now, cpu: cpu::id() }, self.pc);
         }
     }
 

@@ -37,6 +37,7 @@ pub(crate) fn serve() -> ! {
         kernel.poll_disks();
         kernel.poll_input();
         kernel.wake_sleepers(cpu::nanos());
+        kernel.beat_if_due(cpu::nanos());
         let Some(tid) = kernel.ready.pop_front() else {
             set_timer(&mut period, IDLE_NANOS);
             kernel = idle(kernel);
@@ -180,6 +181,7 @@ impl Kernel {
                 self.poll_disks();
                 self.poll_input();
                 self.wake_sleepers(cpu::nanos());
+                self.beat_if_due(cpu::nanos());
                 self.show_counters();
                 if self.ready.is_empty() {
                     return true;

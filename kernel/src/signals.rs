@@ -210,7 +210,9 @@ impl Kernel {
         let thread = &mut self.tasks.threads[tid];
         match thread.state {
             // Who waits for a disk or a child's program is not disturbed.
-            State::Waiting(Wait::Request(_) | Wait::Vfork(_)) | State::Ready | State::Doomed => {}
+            State::Waiting(Wait::Request(_) | Wait::Vfork(_) | Wait::Victim)
+            | State::Ready
+            | State::Doomed => {}
             State::Waiting(_) => {
                 thread.interrupted = true;
                 self.wake(tid);

@@ -48,6 +48,8 @@ pub(crate) enum Wait {
     Signal,
     /// Input from the console.
     Console,
+    /// The end of a process that was killed for its memory.
+    Victim,
 }
 
 /// What names a futex for all who wait at it.
@@ -250,6 +252,8 @@ pub(crate) struct Process {
     pub(crate) peak_resident: u64,
     /// Killed because memory was out.
     pub(crate) out_of_memory: bool,
+    /// What it maps from now on is locked (`MCL_FUTURE`).
+    pub(crate) locks_all: bool,
 }
 
 impl Process {
@@ -273,6 +277,7 @@ impl Process {
             children_faults: (0, 0),
             peak_resident: 0,
             out_of_memory: false,
+            locks_all: false,
         }
     }
 }

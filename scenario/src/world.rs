@@ -376,6 +376,7 @@ pub(crate) fn refusal(refused: Refused) -> &'static str {
         Refused::Occupied(_) => "refused occupied",
         Refused::NoRoom => "refused no-room",
         Refused::TooMany => "refused too-many",
+        Refused::Denied => "refused denied",
         Refused::NoMemory => "refused no-memory",
         Refused::Hole(_) => "refused hole",
     }

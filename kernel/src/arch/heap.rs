@@ -70,6 +70,11 @@ pub(super) unsafe fn init(base: *mut u8, bytes: usize) {
     HEAP.call_once(|| heap);
 }
 
+/// Whether so many bytes can be had in one piece: who must not fail asks before.
+pub(crate) fn has_room(bytes: usize) -> bool {
+    HEAP.get().is_some_and(|heap| heap.longest_run() * PAGE >= bytes.next_power_of_two())
+}
+
 fn first_frame(base: *mut u8) -> u32 {
     (paging::physical(base) / PAGE_BYTES) as u32
 }

@@ -145,7 +145,7 @@ impl Memory for PhysicalMemory {
                 "vzeroupper",
                 out("xmm0") _,
                 end = in(reg) bytes.wrapping_add(PAGE_BYTES as usize),
-                at = inout(reg) -(PAGE_BYTES as i64) => _,
+                at = inout(reg) -PAGE_BYTES.cast_signed() => _,
                 options(nostack)
             );
         }
@@ -173,7 +173,7 @@ impl Memory for PhysicalMemory {
                 "vzeroupper",
                 from = in(reg) from.wrapping_add(PAGE_BYTES as usize),
                 to = in(reg) to.wrapping_add(PAGE_BYTES as usize),
-                at = inout(reg) -(PAGE_BYTES as i64) => _,
+                at = inout(reg) -PAGE_BYTES.cast_signed() => _,
                 out("xmm0") _,
                 out("xmm1") _,
                 out("xmm2") _,

@@ -46,4 +46,5 @@ pub(crate) mod user;
 mod virtio;
 
 pub(crate) use hardware::Hardware;
+pub(crate) use heap::has_room as heap_has_room;
 pub(crate) use memory::PhysicalMemory;

@@ -1,7 +1,5 @@
 //! Calls that change an address space.
 
-use alloc::vec::Vec;
-
 use linux_raw_sys::general as nr;
 use vellum_mm::addr::{FileRef, PAGE_BYTES, Page, Pages, VirtAddr};
 use vellum_mm::fault::Cause;
@@ -82,6 +80,9 @@ impl Kernel {
         if bytes == 0 || !offset.is_multiple_of(PAGE_BYTES) {
             return Err(Errno::EINVAL.into());
         }
+        if offset.checked_add(bytes).is_none_or(|end| end > i64::MAX.cast_unsigned()) {
+            return Err(Errno::EOVERFLOW.into());
+        }
         let shared = match flags & nr::MAP_TYPE {
             nr::MAP_SHARED | nr::MAP_SHARED_VALIDATE => Sharing::Shared,
             nr::MAP_PRIVATE => Sharing::Private,
@@ -103,6 +104,11 @@ impl Kernel {
             Place::Anywhere
         };
         let rights = rights(protection)?;
+        let mut vma_flags = VmaFlags::empty();
+        vma_flags.set(VmaFlags::GROWS_DOWN, flags & nr::MAP_GROWSDOWN != 0);
+        vma_flags.set(VmaFlags::NO_RESERVE, flags & nr::MAP_NORESERVE != 0);
+        let locked = flags & nr::MAP_LOCKED != 0 || self.process(tid).locks_all;
+        vma_flags.set(VmaFlags::LOCKED, locked);
         let anonymous = flags & nr::MAP_ANONYMOUS != 0;
         let (backing, nameless) = if anonymous && shared == Sharing::Private {
             (Backing::Anonymous, None)
@@ -112,44 +118,48 @@ impl Kernel {
             let file = file.map_err(|_| Errno::ENOMEM)?;
             (Backing::File { file, offset: 0 }, Some(file))
         } else {
-            let file = self.file_to_map(tid, descriptor, rights, shared)?;
+            let (file, writable) = self.file_to_map(tid, descriptor)?;
+            let read_only = shared == Sharing::Shared && !writable;
+            if read_only && rights.contains(Rights::WRITE) {
+                return Err(Errno::EACCES.into());
+            }
+            vma_flags.set(VmaFlags::READ_ONLY, read_only);
             (Backing::File { file, offset: offset / PAGE_BYTES }, None)
         };
-        let mut vma_flags = VmaFlags::empty();
-        vma_flags.set(VmaFlags::GROWS_DOWN, flags & nr::MAP_GROWSDOWN != 0);
-        vma_flags.set(VmaFlags::NO_RESERVE, flags & nr::MAP_NORESERVE != 0);
-        vma_flags.set(VmaFlags::LOCKED, flags & nr::MAP_LOCKED != 0);
         let map = Map { place, pages, rights, backing, sharing: shared, flags: vma_flags };
         let mapped = self.change_space(tid, |k, at, space| k.vm.map(at, k.pc, space, map));
         self.files.nameless.extend(nameless);
-        self.forget_unmapped();
+        // Only what takes the place of others, or is refused, leaves a file without a mapping.
+        if flags & nr::MAP_FIXED != 0 || mapped.is_err() {
+            self.forget_unmapped();
+        }
         let mapped = mapped?;
-        if flags & (nr::MAP_POPULATE | nr::MAP_LOCKED) != 0 {
+        if locked || flags & nr::MAP_POPULATE != 0 {
             // Nobody is told if not all of it could be had, and nobody waits for the disk.
             let write = rights.contains(Rights::WRITE) && shared == Sharing::Private;
             let access = if write { Access::Write } else { Access::Read };
-            let _ = mapped.iter().try_for_each(|page| self.reach(tid, page, access).map(|_| ()));
+            for page in mapped.iter() {
+                match self.reach(tid, page, access) {
+                    Ok(_) => {}
+                    Err(Halt::Dead) => return Err(Halt::Dead),
+                    Err(_) => break,
+                }
+            }
         }
         Ok(mapped.start.address().0)
     }
 
-    /// The file behind a descriptor, if it may be mapped so.
-    fn file_to_map(
-        &mut self,
-        tid: Tid,
-        descriptor: u64,
-        rights: Rights,
-        sharing: Sharing,
-    ) -> Result<FileRef, Errno> {
+    /// The file behind a descriptor, and whether who maps it may write it.
+    fn file_to_map(&mut self, tid: Tid, descriptor: u64) -> Result<(FileRef, bool), Errno> {
         let open = self.open_file(tid, descriptor)?;
         let file = &self.files.opens[open];
-        let writes = sharing == Sharing::Shared && rights.contains(Rights::WRITE);
-        if !file.readable || writes && !file.writable {
+        if !file.readable {
             return Err(Errno::EACCES);
         }
+        let writable = file.writable;
         match file.object {
-            Object::Node(node) => self.contents(node),
-            Object::Nameless(file) => Ok(file),
+            Object::Node(node) => Ok((self.contents(node)?, writable)),
+            Object::Nameless(file) => Ok((file, writable)),
             _ => Err(Errno::ENODEV),
         }
     }
@@ -282,13 +292,22 @@ impl Kernel {
     pub(crate) fn mincore(&mut self, tid: Tid, address: u64, bytes: u64, to: u64) -> Answer {
         let pages = range(address, bytes)?;
         self.covered(tid, pages)?;
-        let space = self.space(tid);
-        let resident: Vec<u8> = pages
-            .iter()
-            .map(|page| u8::from(is_resident(&self.vm, self.pc, space, page)))
-            .collect();
-        self.copy_out(tid, to, &resident)?;
-        Ok(0)
+        let mut part = [0; 512];
+        // Ends: each turn tells of so many pages more, as far as the program has room for that.
+        loop {
+            let done = self.tasks.threads[tid].progress;
+            let count = (pages.count() - done).min(part.len() as u64);
+            if count == 0 {
+                return Ok(0);
+            }
+            let space = self.space(tid);
+            let some = Pages::at(pages.start.up(done), count);
+            for (byte, page) in part.iter_mut().zip(some.iter()) {
+                *byte = is_resident(&self.vm, self.pc, space, page).into();
+            }
+            self.copy_out(tid, to.wrapping_add(done), &part[..count as usize])?;
+            self.tasks.threads[tid].progress += count;
+        }
     }
 
     pub(crate) fn msync(&mut self, tid: Tid, address: u64, bytes: u64, flags: u64) -> Answer {
@@ -335,26 +354,45 @@ impl Kernel {
         Ok(0)
     }
 
-    fn areas_of(&mut self, tid: Tid) -> Vec<Pages> {
-        let space = self.space(tid);
-        space.areas().iter().map(|area| area.pages).collect()
+    /// The lowest area with a page at or above `page`.
+    fn next_area(&mut self, tid: Tid, page: Page) -> Option<Vma> {
+        self.space(tid).areas().at_or_above(page).copied()
     }
 
-    pub(crate) fn mlockall(&mut self, tid: Tid) -> Answer {
-        for pages in self.areas_of(tid) {
+    pub(crate) fn mlockall(&mut self, tid: Tid, flags: u64) -> Answer {
+        let flags = flags as u32;
+        if flags == 0 || flags & !(nr::MCL_CURRENT | nr::MCL_FUTURE) != 0 {
+            return Err(Errno::EINVAL.into()); // MCL_ONFAULT is not supported
+        }
+        self.process(tid).locks_all = flags & nr::MCL_FUTURE != 0;
+        if flags & nr::MCL_CURRENT == 0 {
+            return Ok(0);
+        }
+        // The page that it has come to.
+        let mut next = Page(self.tasks.threads[tid].progress);
+        while let Some(area) = self.next_area(tid, next) {
+            let pages = area.pages;
+            next = pages.end;
             self.change_space(tid, |k, _, space| k.vm.lock(k.pc, space, pages))?;
-            for page in pages.iter() {
+            let from = pages.start.0.max(self.tasks.threads[tid].progress);
+            // An area without rights has nothing that could be brought in.
+            let wanted = if area.rights.is_empty() { pages.end } else { Page(from) };
+            for page in Pages::new(wanted, pages.end).iter() {
                 match self.bring_in(tid, page) {
-                    Ok(()) | Err(Halt::Errno(_)) => {} // areas without rights stay as they are
+                    Ok(()) | Err(Halt::Errno(_)) => {} // beyond the end of a file
                     Err(halt) => return Err(halt),
                 }
+                self.tasks.threads[tid].progress = page.0 + 1;
             }
         }
         Ok(0)
     }
 
     pub(crate) fn munlockall(&mut self, tid: Tid) -> Answer {
-        for pages in self.areas_of(tid) {
+        self.process(tid).locks_all = false;
+        let mut next = Page(0);
+        while let Some(Vma { pages, .. }) = self.next_area(tid, next) {
+            next = pages.end;
             self.change_space(tid, |k, _, space| k.vm.unlock(k.pc, space, pages))?;
         }
         Ok(0)
@@ -393,7 +431,7 @@ impl Kernel {
             rights: if read_only { Rights::READ } else { Rights::READ | Rights::WRITE },
             backing: Backing::File { file, offset: 0 },
             sharing: Sharing::Shared,
-            flags: VmaFlags::empty(),
+            flags: if read_only { VmaFlags::READ_ONLY } else { VmaFlags::empty() },
         };
         let mapped = self.change_space(tid, |k, at, space| k.vm.map(at, k.pc, space, map));
         let mapped = mapped.map_err(|halt| match halt {
@@ -434,18 +472,19 @@ impl Kernel {
         if self.files.nameless.is_empty() {
             return;
         }
-        let spaces = &self.tasks.spaces;
-        let is_mapped = |file: FileRef| {
-            let areas = spaces.iter().flatten().flat_map(|slot| slot.space.areas().iter());
-            areas
-                .into_iter()
-                .any(|area| matches!(area.backing, Backing::File { file: of, .. } if of == file))
-        };
-        let nameless = core::mem::take(&mut self.files.nameless);
-        let (kept, gone): (Vec<_>, Vec<_>) = nameless.into_iter().partition(|&f| is_mapped(f));
-        self.files.nameless = kept;
+        // In one pass over the areas, as there may be many of them and of files.
+        self.files.nameless.sort_unstable();
+        let mut mapped = alloc::vec![false; self.files.nameless.len()];
+        for area in self.tasks.spaces.iter().flatten().flat_map(|slot| slot.space.areas().iter()) {
+            if let Backing::File { file, .. } = area.backing
+                && let Ok(place) = self.files.nameless.binary_search(&file)
+            {
+                mapped[place] = true;
+            }
+        }
         let at = crate::kernel::now();
-        for file in gone {
+        for place in (0..mapped.len()).rev().filter(|&place| !mapped[place]) {
+            let file = self.files.nameless.swap_remove(place);
             self.vm.remove_file(at, self.pc, file);
         }
     }

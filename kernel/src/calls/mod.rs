@@ -49,11 +49,13 @@ errnos!(
     EISDIR,
     ELOOP,
     EMFILE,
+    ENFILE,
     ENAMETOOLONG,
     ENODEV,
     ENOENT,
     ENOEXEC,
     ENOMEM,
+    ENOSPC,
     ENOSYS,
     ENOTDIR,
     ENOTEMPTY,
@@ -66,6 +68,7 @@ errnos!(
     ESRCH,
     ETIMEDOUT,
     EFBIG,
+    EOVERFLOW,
 );
 
 /// Why a call has no result yet, or never will.
@@ -108,6 +111,7 @@ impl From<Refused> for Errno {
         match refused {
             Refused::Invalid => Errno::EINVAL,
             Refused::Occupied(_) => Errno::EEXIST,
+            Refused::Denied => Errno::EACCES,
             Refused::NoRoom | Refused::TooMany | Refused::NoMemory | Refused::Hole(_) => {
                 Errno::ENOMEM
             }
@@ -136,6 +140,11 @@ impl Kernel {
     pub(crate) fn call(&mut self, tid: Tid, context: &mut Context) -> Answer {
         let number = context.rax as u32;
         let a = [context.rdi, context.rsi, context.rdx, context.r10, context.r8, context.r9];
+        if let Some(errno) = without_heap(number)
+            && !crate::arch::heap_has_room(HEAP_RESERVE)
+        {
+            return Err(errno.into());
+        }
         self.call_memory(tid, number, &a)
             .or_else(|| self.call_file(tid, number, &a))
             .or_else(|| self.call_process(tid, number, &a, context))
@@ -163,7 +172,7 @@ impl Kernel {
             nr::__NR_msync => self.msync(tid, a[0], a[1], a[2]),
             nr::__NR_mlock => self.mlock(tid, a[0], a[1]),
             nr::__NR_munlock => self.munlock(tid, a[0], a[1]),
-            nr::__NR_mlockall => self.mlockall(tid),
+            nr::__NR_mlockall => self.mlockall(tid, a[0]),
             nr::__NR_munlockall => self.munlockall(tid),
             nr::__NR_shmget => self.shmget(a[0], a[1], a[2]),
             nr::__NR_shmat => self.shmat(tid, a[0], a[1], a[2]),
@@ -281,6 +290,36 @@ impl Kernel {
             _ => return None,
         })
     }
+}
+
+/// What is kept of the kernel's heap, in one piece: for calls that give back, for faults and for disks.
+const HEAP_RESERVE: usize = 256 << 10;
+
+/// How a call is refused that makes something for the kernel to remember, when its heap is used up.
+const fn without_heap(number: u32) -> Option<Errno> {
+    Some(match number {
+        nr::__NR_clone | nr::__NR_fork | nr::__NR_vfork => Errno::EAGAIN,
+        nr::__NR_mmap
+        | nr::__NR_mremap
+        | nr::__NR_mprotect
+        | nr::__NR_madvise
+        | nr::__NR_mlock
+        | nr::__NR_munlock
+        | nr::__NR_shmat
+        | nr::__NR_execve => Errno::ENOMEM,
+        nr::__NR_open
+        | nr::__NR_openat
+        | nr::__NR_creat
+        | nr::__NR_pipe
+        | nr::__NR_pipe2
+        | nr::__NR_memfd_create => Errno::ENFILE,
+        nr::__NR_mkdir
+        | nr::__NR_mkdirat
+        | nr::__NR_symlink
+        | nr::__NR_symlinkat
+        | nr::__NR_shmget => Errno::ENOSPC,
+        _ => return None,
+    })
 }
 
 /// The directory that a process is in.

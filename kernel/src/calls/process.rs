@@ -121,6 +121,7 @@ impl Kernel {
             children_faults: (0, 0),
             peak_resident: 0,
             out_of_memory: false,
+            locks_all: false,
         };
         self.tasks.processes.insert(first, child);
     }
@@ -226,7 +227,11 @@ impl Kernel {
         let entry = &mut self.tasks.processes[process];
         let end = entry.ending.unwrap_or(End::Exit(0));
         entry.ended = Some(end);
-        let parent = entry.parent;
+        let (parent, was_killed_for_memory) = (entry.parent, entry.out_of_memory);
+        if was_killed_for_memory {
+            self.wake_all(|wait| wait == Wait::Victim);
+        }
+        let entry = &mut self.tasks.processes[process];
         for descriptor in core::mem::take(&mut entry.descriptors).into_iter().flatten() {
             self.release(descriptor.open);
         }

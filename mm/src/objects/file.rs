@@ -102,7 +102,7 @@ struct Known {
 /// Why a file was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileError {
-    /// There are 2^24 files already.
+    /// There are 2^24 files already, or the heap has no room for another one's record.
     TooMany,
     /// It would have more than 2^40 pages.
     TooLarge,
@@ -144,8 +144,11 @@ impl Files {
         if number == FILES_MAX {
             return Err(FileError::TooMany);
         }
+        let more = table.files.len() + 1 - table.free.len();
+        let refused = |_| FileError::TooMany;
+        table.files.try_reserve(1).map_err(refused)?;
+        table.free.try_reserve(more).map_err(refused)?;
         table.files.push(known);
-        table.free.reserve(table.files.len());
         Ok(FileRef(number))
     }
 

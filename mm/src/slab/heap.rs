@@ -105,6 +105,13 @@ impl Heap {
         Class::all().for_each(|class| self.drain_class(local, class, capacity(class)));
     }
 
+    /// Frames of the longest free run, at most a buddy's longest: nothing larger can be had in one piece.
+    pub fn longest_run(&self) -> usize {
+        let depot = self.depot.lock();
+        let longest = (0..=ORDER_MAX).rev().find(|&order| depot.buddy.free_runs(order) > 0);
+        longest.map_or(0, |order| 1 << order)
+    }
+
     /// What the memory is used for.
     pub fn usage(&self) -> Usage {
         let depot = self.depot.lock();

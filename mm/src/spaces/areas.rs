@@ -38,11 +38,11 @@ pub const AREAS_MAX: usize = 65530;
 pub enum MapError {
     /// This page is in an area already; the first such of those asked for.
     Occupied(Page),
-    /// There would be more areas than allowed.
+    /// There would be more areas than allowed, or than the heap has room for.
     TooMany,
 }
 
-/// Areas are not changed: the cuts would make more of them than allowed.
+/// Areas are not changed: the cuts would make more of them than allowed, or than the heap has room for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooMany;
 
@@ -96,6 +96,11 @@ impl Areas {
     /// How many areas may still be added.
     pub const fn room(&self) -> usize {
         self.len_max.saturating_sub(self.len())
+    }
+
+    /// Bytes of heap that a clone takes, in one piece: a fork needs them.
+    pub const fn clone_bytes(&self) -> usize {
+        self.tree.clone_bytes()
     }
 
     /// Number of pages in all areas.
@@ -187,7 +192,7 @@ impl Areas {
         }
         let merges = low.is_some_and(|low| low.can_merge_with(&vma))
             || high.is_some_and(|high| vma.can_merge_with(high));
-        if self.room() == 0 && !merges {
+        if self.room() == 0 && !merges || !self.tree.has_room(1) {
             return Err(MapError::TooMany);
         }
         self.tree.insert(vma);
@@ -206,7 +211,7 @@ impl Areas {
         let divided = self
             .at_or_above(pages.start)
             .is_some_and(|vma| vma.pages.start < pages.start && pages.end < vma.pages.end);
-        if divided && self.room() == 0 {
+        if divided && self.room() == 0 || !self.can_cut(pages) {
             return Err(TooMany);
         }
         self.cut(pages);
@@ -234,7 +239,10 @@ impl Areas {
             return Ok(());
         }
         // Two cuts add two areas, but merging may take them away: near the limit it must be tried.
-        let before = (self.room() < 2).then(|| self.iter_range(pages).copied().collect::<Vec<_>>());
+        let before = if self.room() < 2 { Some(self.copy_range(pages)?) } else { None };
+        if !self.can_cut(pages) {
+            return Err(TooMany);
+        }
         self.cut(pages);
         let mut rest = pages;
         while let Some(start) = self.start_within(rest) {
@@ -253,6 +261,21 @@ impl Areas {
             return Err(TooMany);
         }
         Ok(())
+    }
+
+    /// The areas of a range, whole.
+    fn copy_range(&self, pages: Pages) -> Result<Vec<Vma>, TooMany> {
+        let mut copies = Vec::new();
+        copies.try_reserve_exact(self.iter_range(pages).count()).map_err(|_| TooMany)?;
+        copies.extend(self.iter_range(pages).copied());
+        Ok(copies)
+    }
+
+    /// Makes sure that areas can be cut where `pages` begins and ends; whether there is memory for that.
+    fn can_cut(&mut self, pages: Pages) -> bool {
+        let is_cut = |page| self.find(page).is_some_and(|vma| vma.pages.start < page);
+        let cuts = usize::from(is_cut(pages.start)) + usize::from(is_cut(pages.end));
+        self.tree.has_room(cuts)
     }
 
     /// The pages that the area above `page` must gain to include it, if it may grow down to it;

@@ -61,8 +61,10 @@ pub enum Refused {
     Occupied(Page),
     /// No gap is long enough (ENOMEM).
     NoRoom,
-    /// There are 65,530 areas (ENOMEM).
+    /// There are 65,530 areas, or the heap has no room for more (ENOMEM).
     TooMany,
+    /// The area may never have this right (EACCES).
+    Denied,
     /// No frame is free for a page table (ENOMEM).
     NoMemory,
     /// Some page of the range is in no area (ENOMEM or EFAULT).

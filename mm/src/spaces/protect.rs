@@ -6,18 +6,18 @@
 
 use super::map::Refused;
 use super::space::AddressSpace;
-use super::vma::{Rights, Sharing, Vma};
+use super::vma::{Rights, Sharing, Vma, VmaFlags};
 use crate::addr::Pages;
 use crate::frames::table::{Flags, Kind, Locked};
 use crate::machine::{At, Machine};
 use crate::objects::{Flush, Store, swap};
 use crate::translate::x86_64::{self as x86, Holds, NO_EXECUTE, NO_RECENCY, PRESENT, USER, WRITE};
 
-/// Gives `pages` these rights. Returns the first page in no area, if there is one: the pages below it
-/// have changed then, and `mprotect` answers ENOMEM.
+/// Gives `pages` these rights, up to the first page in no area or in one that may not have them.
 ///
 /// # Errors
-/// If there would be too many areas; nothing has changed then.
+/// `Hole` or `Denied` if there is such a page: those below it have changed then. `TooMany` if there would
+/// be too many areas; nothing has changed then.
 pub fn protect<M: Machine>(
     store: &Store,
     at: At,
@@ -27,7 +27,15 @@ pub fn protect<M: Machine>(
     rights: Rights,
 ) -> Result<(), Refused> {
     let hole = space.areas.covered(pages).err();
-    let pages = Pages::new(pages.start, hole.unwrap_or(pages.end));
+    let mut pages = Pages::new(pages.start, hole.unwrap_or(pages.end));
+    let mut refused = hole.map(Refused::Hole);
+    if rights.contains(Rights::WRITE) {
+        let mut areas = space.areas.iter_range(pages);
+        if let Some(area) = areas.find(|area| area.flags.contains(VmaFlags::READ_ONLY)) {
+            pages.end = area.pages.start.max(pages.start);
+            refused = Some(Refused::Denied);
+        }
+    }
     space.areas.change(pages, |vma| vma.rights = rights)?;
     let mut flush = Flush::new(space.id());
     for vma in space.areas.iter_range(pages) {
@@ -38,7 +46,7 @@ pub fn protect<M: Machine>(
         }
     }
     flush.finish(store, at, machine);
-    hole.map_or(Ok(()), |page| Err(Refused::Hole(page)))
+    refused.map_or(Ok(()), Err)
 }
 
 /// Lets entries of `pages` be written that a write fault would only let be written.
@@ -126,4 +134,39 @@ pub(super) fn refresh<M: Machine>(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Page;
+    use crate::objects::file::Medium;
+    use crate::spaces::map::{Map, Place};
+    use crate::spaces::vma::Backing;
+    use crate::testing::{AT, Bench};
+
+    #[test]
+    fn an_area_of_a_file_that_may_only_be_read_never_gets_the_right_to_write() {
+        let bench = Bench::new(64, 0);
+        let mut space = bench.space();
+        let file = bench.file(2, Medium::Disk);
+        let first = bench.map(&mut space, Page(0x1000), 1);
+        let map = Map {
+            rights: Rights::READ,
+            backing: Backing::File { file, offset: 0 },
+            sharing: Sharing::Shared,
+            flags: VmaFlags::READ_ONLY,
+            ..Map::anonymous(Place::Fixed(Page(0x1001)), 2)
+        };
+        bench.vm.map(AT, &bench.ram, &mut space, map).unwrap();
+        let all = Pages::new(first.start, Page(0x1003));
+        let protect =
+            |space: &mut _, pages, rights| bench.vm.protect(AT, &bench.ram, space, pages, rights);
+        protect(&mut space, all, Rights::READ).unwrap();
+        let write = Rights::READ | Rights::WRITE;
+        assert_eq!(protect(&mut space, all, write), Err(Refused::Denied));
+        let rights = |page| space.areas().find(Page(page)).unwrap().rights;
+        assert_eq!([rights(0x1000), rights(0x1001)], [write, Rights::READ], "up to the file");
+        protect(&mut space, all, Rights::READ | Rights::EXECUTE).unwrap();
+    }
 }

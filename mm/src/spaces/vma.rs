@@ -62,6 +62,9 @@ bitflags! {
         const DONT_FORK = 1 << 8;
         /// Zero-filled in a forked child (`MADV_WIPEONFORK`).
         const WIPE_ON_FORK = 1 << 9;
+        /// Never to be written, whatever `mprotect` asks for: who mapped the file may only read it
+        /// (Linux: without `VM_MAYWRITE`).
+        const READ_ONLY = 1 << 10;
     }
 }
 

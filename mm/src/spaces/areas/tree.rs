@@ -75,6 +75,17 @@ impl Tree {
         Tree { nodes: Vec::new(), root: NONE, vacant: NONE, len: 0, pages: 0, guard_pages }
     }
 
+    /// Makes sure that `more` areas can be inserted without memory; whether there was enough for that.
+    pub(super) fn has_room(&mut self, more: usize) -> bool {
+        let vacant = self.nodes.len() - self.len;
+        self.nodes.try_reserve(more.saturating_sub(vacant)).is_ok()
+    }
+
+    /// Bytes of heap that a clone takes.
+    pub(super) const fn clone_bytes(&self) -> usize {
+        self.nodes.len() * size_of::<Node>()
+    }
+
     /// Number of areas.
     pub(super) const fn len(&self) -> usize {
         self.len
