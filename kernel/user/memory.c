@@ -2,6 +2,7 @@
 #include "program.h"
 
 #include <fcntl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 enum { PAGES = 64 };
@@ -11,11 +12,13 @@ enum { PAGES = 64 };
 
 static const char *refusal(void) {
     switch (errno) {
+    case EACCES: return "EACCES";
     case EBADF: return "EBADF";
     case EEXIST: return "EEXIST";
     case EFAULT: return "EFAULT";
     case EINVAL: return "EINVAL";
     case ENOMEM: return "ENOMEM";
+    case EOVERFLOW: return "EOVERFLOW";
     default: return strerror(errno);
     }
 }
@@ -166,6 +169,43 @@ static void locks(void) {
     munmap(memory, 16 * PAGE);
 }
 
+/* A shared mapping of a file that is open for reading never gets the right to write; a private one may. */
+static void read_only(const char *self) {
+    int file = open(self, O_RDONLY);
+    check(file >= 0);
+    char *shared = mmap(0, PAGE, PROT_READ, MAP_SHARED, file, 0);
+    char *private = mmap(0, PAGE, PROT_READ, MAP_PRIVATE, file, 0);
+    check(shared != MAP_FAILED && private != MAP_FAILED);
+    const int both = PROT_READ | PROT_WRITE;
+    try(protect(shared, PAGE, both));
+    try(protect(shared, PAGE, PROT_READ | PROT_EXEC));
+    try(protect(private, PAGE, both));
+    private[1] = 'X';
+    check(shared[1] == 'E');
+    try((long)syscall(SYS_mmap, 0, PAGE, PROT_READ, MAP_SHARED, file, -PAGE));
+    try(madvise(private, PAGE, MADV_WIPEONFORK));
+    munmap(shared, PAGE);
+    munmap(private, PAGE);
+    close(file);
+}
+
+/* A segment that was removed lives on where it is attached. */
+static void segments(void) {
+    int segment = shmget(IPC_PRIVATE, 2 * PAGE, 0600);
+    char *memory = shmat(segment, 0, 0);
+    check(segment >= 0 && memory != (char *)-1);
+    struct shmid_ds status;
+    check(shmctl(segment, IPC_STAT, &status) == 0);
+    printf("a segment of %ld bytes, attached %ld times\n", (long)status.shm_segsz,
+           (long)status.shm_nattch);
+    check(shmctl(segment, IPC_RMID, 0) == 0);
+    write_pages(memory, 2, 3);
+    check(read_pages(memory, 2, 3) == 2);
+    check(shmdt(memory) == 0);
+    check(shmdt(memory) == -1 && errno == EINVAL);
+    check(shmctl(segment, IPC_STAT, &status) == -1 && errno == EINVAL);
+}
+
 /* Uses a stack far below what any call before has used. */
 static __attribute__((noinline)) void use_stack(const char *name) {
     char pages[(PAGES + 32) * PAGE];
@@ -208,13 +248,22 @@ static void refusals(void) {
     try(msync(gone, PAGE, MS_SYNC));
     try(mlock(gone, PAGE));
     try(munlock(gone, PAGE));
+    try(map(0, PAGE, both, private | MAP_SHARED));
+    try(map(0, PAGE, both, MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN));
+    try(map(0, 2 << 20, both, private | MAP_HUGETLB));
+    try(munmap(memory, -1L));
+    try(move(memory, 1L << 60, PAGE, 0));
+    try(move(memory, PAGE, 1L << 60, MREMAP_MAYMOVE));
+    try(mlockall(0));
+    try(mlockall(64));
     try(pipe(nowhere));
     try(write(-1, memory, 1));
     try(open(nowhere, O_RDONLY));
     munmap(memory, 4 * PAGE);
 }
 
-int main(void) {
+int main(int count, char **words) {
+    check(count > 0);
     begin();
     touches();
     advice();
@@ -225,6 +274,8 @@ int main(void) {
     use_stack("first use of the stack");
     use_stack("second use of the stack");
     refusals();
+    read_only(words[0]);
+    segments();
     printf("memory: done\n");
     return 0;
 }

@@ -2,7 +2,7 @@
 
 use linux_raw_sys::general as nr;
 use vellum_mm::addr::{FileRef, PAGE_BYTES, Page, Pages, VirtAddr};
-use vellum_mm::fault::Cause;
+use vellum_mm::fault::{Cause, Violation};
 use vellum_mm::machine::{Access, At};
 use vellum_mm::objects::file::{Medium, Warmth};
 use vellum_mm::objects::index::Cached;
@@ -21,18 +21,12 @@ use crate::kernel::Kernel;
 use crate::pc::Pc;
 use crate::tasks::{Tid, Wait};
 
-// Of linux/ipc.h and linux/shm.h.
-const IPC_CREAT: u32 = 0o1000;
-const IPC_EXCL: u32 = 0o2000;
-const IPC_RMID: u64 = 0;
-const SHM_RDONLY: u64 = 0o10000;
-
 impl Kernel {
     /// Lets `change` change the space of a thread.
     ///
     /// # Errors
     /// What it is refused; out of memory is first met by reclaim.
-    fn change_space<T>(
+    pub(super) fn change_space<T>(
         &mut self,
         tid: Tid,
         mut change: impl FnMut(&mut Kernel, At, &mut AddressSpace) -> Result<T, Refused>,
@@ -80,14 +74,19 @@ impl Kernel {
         if bytes == 0 || !offset.is_multiple_of(PAGE_BYTES) {
             return Err(Errno::EINVAL.into());
         }
-        if offset.checked_add(bytes).is_none_or(|end| end > i64::MAX.cast_unsigned()) {
-            return Err(Errno::EOVERFLOW.into());
-        }
+        let anonymous = flags & nr::MAP_ANONYMOUS != 0;
         let shared = match flags & nr::MAP_TYPE {
-            nr::MAP_SHARED | nr::MAP_SHARED_VALIDATE => Sharing::Shared,
+            nr::MAP_SHARED => Sharing::Shared,
+            nr::MAP_SHARED_VALIDATE if !anonymous => Sharing::Shared,
             nr::MAP_PRIVATE => Sharing::Private,
             _ => return Err(Errno::EINVAL.into()),
         };
+        if flags & nr::MAP_HUGETLB != 0 {
+            return Err(Errno::ENOMEM.into()); // none are set aside
+        }
+        if flags & nr::MAP_GROWSDOWN != 0 && !(anonymous && shared == Sharing::Private) {
+            return Err(Errno::EINVAL.into());
+        }
         let fixed = flags & (nr::MAP_FIXED | nr::MAP_FIXED_NOREPLACE) != 0;
         if fixed && !address.is_multiple_of(PAGE_BYTES) {
             return Err(Errno::EINVAL.into());
@@ -103,13 +102,12 @@ impl Kernel {
         } else {
             Place::Anywhere
         };
-        let rights = rights(protection)?;
+        let rights = rights(protection & RIGHTS)?; // other bits are ignored
         let mut vma_flags = VmaFlags::empty();
         vma_flags.set(VmaFlags::GROWS_DOWN, flags & nr::MAP_GROWSDOWN != 0);
         vma_flags.set(VmaFlags::NO_RESERVE, flags & nr::MAP_NORESERVE != 0);
         let locked = flags & nr::MAP_LOCKED != 0 || self.process(tid).locks_all;
         vma_flags.set(VmaFlags::LOCKED, locked);
-        let anonymous = flags & nr::MAP_ANONYMOUS != 0;
         let (backing, nameless) = if anonymous && shared == Sharing::Private {
             (Backing::Anonymous, None)
         } else if anonymous {
@@ -118,6 +116,9 @@ impl Kernel {
             let file = file.map_err(|_| Errno::ENOMEM)?;
             (Backing::File { file, offset: 0 }, Some(file))
         } else {
+            if offset.checked_add(bytes).is_none_or(|end| end > i64::MAX.cast_unsigned()) {
+                return Err(Errno::EOVERFLOW.into());
+            }
             let (file, writable) = self.file_to_map(tid, descriptor)?;
             let read_only = shared == Sharing::Shared && !writable;
             if read_only && rights.contains(Rights::WRITE) {
@@ -158,15 +159,15 @@ impl Kernel {
         }
         let writable = file.writable;
         match file.object {
-            Object::Node(node) => Ok((self.contents(node)?, writable)),
+            Object::Node(node) => Ok((self.contents(node).map_err(|_| Errno::ENODEV)?, writable)),
             Object::Nameless(file) => Ok((file, writable)),
             _ => Err(Errno::ENODEV),
         }
     }
 
     pub(crate) fn munmap(&mut self, tid: Tid, address: u64, bytes: u64) -> Answer {
-        let pages = range(address, bytes)?;
-        if pages.is_empty() {
+        let pages = range(address, bytes).map_err(|_| Errno::EINVAL)?;
+        if pages.is_empty() || pages.end > USER_END.page() {
             return Err(Errno::EINVAL.into());
         }
         self.change_space(tid, |k, at, space| k.vm.unmap(at, k.pc, space, pages))?;
@@ -181,9 +182,12 @@ impl Kernel {
         if !known || new_bytes == 0 || old_bytes == 0 {
             return Err(Errno::EINVAL.into()); // 0 old bytes would duplicate a shared mapping
         }
-        let old = range(old, old_bytes)?;
-        self.covered(tid, old).map_err(|_| Errno::EFAULT)?;
-        let count = pages_in(new_bytes).ok_or(Errno::ENOMEM)?;
+        let old = range(old, old_bytes).map_err(|_| Errno::EINVAL)?;
+        let area = self.space(tid).areas().find(old.start).ok_or(Errno::EFAULT)?;
+        if old.end > area.pages.end {
+            return Err(Errno::EFAULT.into());
+        }
+        let count = pages_in(new_bytes).ok_or(Errno::EINVAL)?;
         let place = if flags & nr::MREMAP_FIXED != 0 {
             if flags & nr::MREMAP_MAYMOVE == 0 || !to.is_multiple_of(PAGE_BYTES) {
                 return Err(Errno::EINVAL.into());
@@ -280,6 +284,7 @@ impl Kernel {
         let done = self.tasks.threads[tid].progress;
         for page in pages.iter().skip(done as usize) {
             self.reach(tid, page, access).map_err(|halt| match halt {
+                Halt::Bad(Cause::Violation(Violation::Forbidden)) => Errno::EINVAL.into(),
                 Halt::Bad(Cause::Violation(_)) => Errno::EFAULT.into(),
                 Halt::Bad(_) => Errno::EIO.into(),
                 halt => halt,
@@ -398,75 +403,6 @@ impl Kernel {
         Ok(0)
     }
 
-    pub(crate) fn shmget(&mut self, key: u64, bytes: u64, flags: u64) -> Answer {
-        let (key, flags) = (key as u32, flags as u32);
-        let found = self.files.segments.iter().find(|(_, segment)| key != 0 && segment.key == key);
-        if let Some((&id, segment)) = found {
-            if flags & (IPC_CREAT | IPC_EXCL) == IPC_CREAT | IPC_EXCL {
-                return Err(Errno::EEXIST.into());
-            }
-            let fits = bytes <= segment.pages * PAGE_BYTES;
-            return if fits { Ok(id.into()) } else { Err(Errno::EINVAL.into()) };
-        }
-        if key != 0 && flags & IPC_CREAT == 0 {
-            return Err(Errno::ENOENT.into());
-        }
-        let pages = pages_in(bytes).filter(|&pages| pages > 0).ok_or(Errno::EINVAL)?;
-        let file = self.vm.add_file(pages * PAGE_BYTES, Medium::Memory, Warmth::Cold);
-        let file = file.map_err(|_| Errno::ENOMEM)?;
-        Ok(self.files.add_segment(key, file, pages).into())
-    }
-
-    pub(crate) fn shmat(&mut self, tid: Tid, id: u64, address: u64, flags: u64) -> Answer {
-        let segment = self.files.segments.get(&(id as u32)).ok_or(Errno::EINVAL)?;
-        let (file, pages) = (segment.file, segment.pages);
-        let read_only = flags & SHM_RDONLY != 0;
-        let map = Map {
-            place: if address == 0 {
-                Place::Anywhere
-            } else {
-                Place::FixedFree(VirtAddr(address).page())
-            },
-            pages,
-            rights: if read_only { Rights::READ } else { Rights::READ | Rights::WRITE },
-            backing: Backing::File { file, offset: 0 },
-            sharing: Sharing::Shared,
-            flags: if read_only { VmaFlags::READ_ONLY } else { VmaFlags::empty() },
-        };
-        let mapped = self.change_space(tid, |k, at, space| k.vm.map(at, k.pc, space, map));
-        let mapped = mapped.map_err(|halt| match halt {
-            Halt::Errno(Errno::EEXIST) => Errno::EINVAL.into(),
-            halt => halt,
-        })?;
-        Ok(mapped.start.address().0)
-    }
-
-    pub(crate) fn shmdt(&mut self, tid: Tid, address: u64) -> Answer {
-        let space = self.space(tid);
-        let area = space.areas().find(VirtAddr(address).page()).copied();
-        let is_segment = |area: &Vma| match area.backing {
-            Backing::File { file, offset: 0 } => {
-                area.pages.start.address().0 == address
-                    && self.files.segments.values().any(|segment| segment.file == file)
-            }
-            _ => false,
-        };
-        let area = area.filter(is_segment).ok_or(Errno::EINVAL)?;
-        self.change_space(tid, |k, at, space| k.vm.unmap(at, k.pc, space, area.pages))?;
-        self.forget_unmapped();
-        Ok(0)
-    }
-
-    pub(crate) fn shmctl(&mut self, id: u64, command: u64) -> Answer {
-        if command != IPC_RMID {
-            return Err(Errno::EINVAL.into()); // that one is all there is
-        }
-        let segment = self.files.segments.remove(&(id as u32)).ok_or(Errno::EINVAL)?;
-        self.files.nameless.push(segment.file);
-        self.forget_unmapped();
-        Ok(0)
-    }
-
     /// Gives up files that nobody can name, open or has mapped any more.
     pub(crate) fn forget_unmapped(&mut self) {
         if self.files.nameless.is_empty() {
@@ -485,6 +421,7 @@ impl Kernel {
         let at = crate::kernel::now();
         for place in (0..mapped.len()).rev().filter(|&place| !mapped[place]) {
             let file = self.files.nameless.swap_remove(place);
+            self.files.segments.retain(|_, segment| !segment.removed || segment.file != file);
             self.vm.remove_file(at, self.pc, file);
         }
     }
@@ -522,6 +459,9 @@ fn range(address: u64, bytes: u64) -> Result<Pages, Errno> {
     }
     Ok(Pages::at(start, count))
 }
+
+/// What `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` are together.
+const RIGHTS: u64 = (nr::PROT_READ | nr::PROT_WRITE | nr::PROT_EXEC) as u64;
 
 fn rights(protection: u64) -> Result<Rights, Errno> {
     let protection = protection as u32;

@@ -9,6 +9,7 @@ mod futex;
 mod memory;
 mod paths;
 mod process;
+mod shm;
 mod signal;
 mod system;
 mod time;
@@ -171,13 +172,15 @@ impl Kernel {
             nr::__NR_mincore => self.mincore(tid, a[0], a[1], a[2]),
             nr::__NR_msync => self.msync(tid, a[0], a[1], a[2]),
             nr::__NR_mlock => self.mlock(tid, a[0], a[1]),
+            nr::__NR_mlock2 if a[2] == 0 => self.mlock(tid, a[0], a[1]),
+            nr::__NR_mlock2 => Err(Errno::EINVAL.into()), // MLOCK_ONFAULT is not supported
             nr::__NR_munlock => self.munlock(tid, a[0], a[1]),
             nr::__NR_mlockall => self.mlockall(tid, a[0]),
             nr::__NR_munlockall => self.munlockall(tid),
             nr::__NR_shmget => self.shmget(a[0], a[1], a[2]),
             nr::__NR_shmat => self.shmat(tid, a[0], a[1], a[2]),
             nr::__NR_shmdt => self.shmdt(tid, a[0]),
-            nr::__NR_shmctl => self.shmctl(a[0], a[1]),
+            nr::__NR_shmctl => self.shmctl(tid, a[0], a[1], a[2]),
             _ => return None,
         })
     }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as nr;
 
 use super::system::usage_bytes;
-use super::{Answer, Arguments, Errno, Halt, SIGCHLD};
+use super::{Answer, Arguments, Errno, HEAP_RESERVE, Halt, SIGCHLD};
 use crate::arch::user::Context;
 use crate::kernel::Kernel;
 use crate::signals::{Info, Pending};
@@ -81,6 +81,10 @@ impl Kernel {
     fn fork_space(&mut self, tid: Tid) -> Result<usize, Halt> {
         let slot = self.process(tid).space;
         let at = crate::kernel::now();
+        let areas_bytes = self.space(tid).areas().clone_bytes();
+        if !crate::arch::heap_has_room(areas_bytes + HEAP_RESERVE) {
+            return Err(Errno::ENOMEM.into());
+        }
         // Ends: each turn after the first had frames freed for it.
         loop {
             let parent = self.tasks.spaces[slot].as_mut().expect("a thread has a space");

@@ -68,6 +68,8 @@ pub(crate) struct Segment {
     pub(crate) file: FileRef,
     /// Its length.
     pub(crate) pages: u64,
+    /// It goes with the last mapping.
+    pub(crate) removed: bool,
 }
 
 impl Files {
@@ -91,7 +93,7 @@ impl Files {
     /// Adds shared memory; its identifier.
     pub(crate) fn add_segment(&mut self, key: u32, file: FileRef, pages: u64) -> u32 {
         self.segments_made += 1;
-        self.segments.insert(self.segments_made, Segment { key, file, pages });
+        self.segments.insert(self.segments_made, Segment { key, file, pages, removed: false });
         self.segments_made
     }
 

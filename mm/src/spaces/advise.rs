@@ -40,8 +40,8 @@ pub enum Advise {
 /// Applies `advise` to the areas in `pages`.
 ///
 /// # Errors
-/// `Invalid` if an area cannot be so advised (nothing has changed in and above it); `Hole` if some
-/// pages are in no area: the others have been advised then, and `madvise` answers ENOMEM.
+/// `Invalid` or `Denied` if an area cannot be so advised (nothing has changed in and above it); `Hole` if
+/// some pages are in no area: the others have been advised then, and `madvise` answers ENOMEM.
 pub fn advise<M: Machine>(
     store: &Store,
     at: At,
@@ -50,6 +50,13 @@ pub fn advise<M: Machine>(
     pages: Pages,
     advise: Advise,
 ) -> Result<(), Refused> {
+    if advise == Advise::Set(VmaFlags::WIPE_ON_FORK) {
+        // What a file holds is not the program's to wipe.
+        let mut areas = space.areas.iter_range(pages);
+        if areas.any(|area| area.backing != Backing::Anonymous) {
+            return Err(Refused::Invalid);
+        }
+    }
     match advise {
         Advise::Use(advice) => space.areas.change(pages, |vma| vma.advice = advice)?,
         Advise::Set(flags) => space.areas.change(pages, |vma| vma.flags.insert(flags))?,
@@ -171,8 +178,10 @@ fn remove<M: Machine>(
     part: Pages,
 ) -> Result<(), Refused> {
     let Some((file, first)) = vma.file_page(part.start) else { return Err(Refused::Invalid) };
-    let may_write = vma.sharing == Sharing::Shared && vma.rights.contains(Rights::WRITE);
-    if !may_write || store.files.get(file).lock().medium != Medium::Memory {
+    if vma.sharing != Sharing::Shared || !vma.rights.contains(Rights::WRITE) {
+        return Err(Refused::Denied);
+    }
+    if store.files.get(file).lock().medium != Medium::Memory {
         return Err(Refused::Invalid);
     }
     punch(store, at, machine, file, first..first + part.count());

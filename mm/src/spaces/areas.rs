@@ -98,6 +98,11 @@ impl Areas {
         self.len_max.saturating_sub(self.len())
     }
 
+    /// Makes sure that `more` areas can be added; whether they can.
+    pub fn make_room(&mut self, more: usize) -> bool {
+        self.room() >= more && self.tree.has_room(more)
+    }
+
     /// Bytes of heap that a clone takes, in one piece: a fork needs them.
     pub const fn clone_bytes(&self) -> usize {
         self.tree.clone_bytes()

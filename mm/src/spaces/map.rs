@@ -112,7 +112,7 @@ pub fn map<M: Machine>(
     }
     if matches!(request.place, Place::Fixed(_)) {
         // Room for the new area is checked before the old ones go: a refusal changes nothing.
-        if space.areas.room() < 2 {
+        if !space.areas.make_room(2) {
             return Err(Refused::TooMany);
         }
         unmap(store, at, machine, space, pages)?;

@@ -90,7 +90,8 @@ fn move_range<M: Machine>(
     place: Place,
     count: u64,
 ) -> Result<Pages, Refused> {
-    if space.areas.room() < 3 {
+    // One more, and two cuts each where the new pages and the old ones begin and end.
+    if !space.areas.make_room(5) {
         return Err(Refused::TooMany);
     }
     let part = area.part(old).ok_or(Refused::Hole(old.start))?;
