@@ -309,6 +309,17 @@ fn the_exit_code_is_the_programs() {
     }
 }
 
+/// Nothing that a program makes uses up what the kernel needs for itself: it is refused, and again after
+/// all is given back.
+#[test]
+fn a_program_that_exhausts_the_kernel_is_refused() {
+    let scratch = tempfile::tempdir().expect("there is a temporary directory");
+    let Some(boot) = machine_with("exhaust", &[], scratch.path()) else { return };
+    let said = run_well(&Boot { memory_bytes: 32 << 20, swap_bytes: 0, ..boot });
+    assert!(said.output.ends_with("exhaust: done\n"), "{}", said.output);
+    assert!(!said.output.contains("No error"), "something has no end: {}", said.output);
+}
+
 /// The machine ends with its first process, whatever the others do: a child that has not asked about
 /// children of its own, which have ended, and loops that other processors are in.
 #[test]

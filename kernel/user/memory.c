@@ -263,7 +263,7 @@ static void refusals(void) {
 }
 
 int main(int count, char **words) {
-    check(count > 0);
+    check(count == 1);
     begin();
     touches();
     advice();

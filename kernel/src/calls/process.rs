@@ -82,7 +82,8 @@ impl Kernel {
         let slot = self.process(tid).space;
         let at = crate::kernel::now();
         let areas_bytes = self.space(tid).areas().clone_bytes();
-        if !crate::arch::heap_has_room(areas_bytes + HEAP_RESERVE) {
+        if areas_bytes > HEAP_RESERVE / 8 && !crate::arch::heap_has_room(areas_bytes + HEAP_RESERVE)
+        {
             return Err(Errno::ENOMEM.into());
         }
         // Ends: each turn after the first had frames freed for it.

@@ -17,6 +17,8 @@ const IPC_EXCL: u32 = 0o2000;
 const IPC_RMID: u64 = 0;
 const IPC_STAT: u64 = 2;
 const SHM_RDONLY: u64 = 0o10000;
+/// Segments that there can be, as on Linux (`kernel.shmmni`).
+const SEGMENTS_MAX: usize = 4096;
 const SHM_DEST: u32 = 0o1000;
 
 impl Kernel {
@@ -32,6 +34,9 @@ impl Kernel {
         }
         if key != 0 && flags & IPC_CREAT == 0 {
             return Err(Errno::ENOENT.into());
+        }
+        if self.files.segments.len() >= SEGMENTS_MAX {
+            return Err(Errno::ENOSPC.into());
         }
         let pages = pages_in(bytes).filter(|&pages| pages > 0).ok_or(Errno::EINVAL)?;
         let file = self.vm.add_file(pages * PAGE_BYTES, Medium::Memory, Warmth::Cold);
