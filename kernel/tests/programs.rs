@@ -197,6 +197,15 @@ fn lack_of_memory_kills_who_has_most_and_no_other() {
     }
 }
 
+/// As above where other processors run the victim when it is chosen, and wait for memory themselves.
+#[test]
+fn on_several_processors_nobody_dies_in_the_place_of_a_victim() {
+    let scratch = tempfile::tempdir().expect("there is a temporary directory");
+    let Some(boot) = machine_with("hogs", &[], scratch.path()) else { return };
+    let said = run_well(&Boot { cpus: 4, memory_bytes: 24 << 20, swap_bytes: 8 << 20, ..boot });
+    assert_eq!(said.output, "the hog was killed, and 0 others\n".repeat(3));
+}
+
 /// What they want is more than memory and swap, so that in the end only text can be evicted. Then some
 /// must die for the others to get on, though reclaim always finds a page.
 #[test]
