@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     programs ─▶ archive ─┐
-//!     kernel's image ──────┼─▶ QEMU ─▶ console ─▶ output, events
+//!     kernel's image ──────┼─▶ QEMU ─▶ console ─▶ output, notes, events
 //!     an empty swap disk ──┤
 //!     a file system ───────┤
 //!     input, when asked ───┘
@@ -128,7 +128,7 @@ pub enum BootError {
     /// The kernel cannot do what it is told.
     #[error("the kernel refuses: {0}")]
     Refused(String),
-    /// The kernel panicked; its last line of output says why.
+    /// The kernel panicked; its last note says why.
     #[error("the kernel panicked, as it says above; please report it with the command line")]
     Panicked,
     /// The machine reset itself.
@@ -166,7 +166,7 @@ impl Boot {
             on(part);
         };
         let mut console = Console::default();
-        let exit = machine.run(input, |bytes| console.feed(bytes, &mut listen))?;
+        let exit = machine.run(input, |line, bytes| console.feed(line, bytes, &mut listen))?;
         console.finish(&mut listen);
         match (exit, code, refusal) {
             (Exit::Code(DONE), Some(code), _) => Ok(code),

@@ -1,28 +1,32 @@
-//! What comes over the serial line: the output of programs, and lines for whoever runs the machine.
+//! What a machine says: programs print on one line, the kernel speaks on another.
 //!
-//! A line that starts with `@{` and holds one JSON object with an `event` in it is the kernel's;
-//! all else is output. Output is passed on as it comes, byte for byte, not line by line: a program
-//! that asks a question without ending the line is seen to ask it. Only a line that may yet turn
-//! out to be an event is held back until it ends.
+//! What programs print is passed on byte for byte. What the kernel says is read here, line by line:
+//! a line that starts with `@{` and holds one JSON object with an `event` in it is for whoever runs
+//! the machine, any other is a note for people. A first line, `@` alone, says that the kernel is
+//! there; what comes before is QEMU's own.
 //!
 //! ```text
-//!     pass 1: 64 pa│ges\n@{"event":"coun│ters", …}\npass 2│: …
-//!     output ──────────▶│event ────────────────────────▶│output
+//!     programs  pass 1: 64 pages\npass 2: …                          ─▶ output
+//!     kernel    @\n@{"event":"counters", …}\nthe disk is not mounted ─▶ event, note
 //! ```
-//!
-//! A program that prints such a line itself fools only the display of its own run.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A line that is longer is no event.
-const EVENT_BYTES_MAX: usize = 4 << 20;
+use crate::qemu::Line;
+
+/// The line from which on it is the kernel that speaks.
+const HELLO: &[u8] = b"@";
+/// A longer line is cut: a kernel that says no end of it must not take all memory.
+const LINE_BYTES_MAX: usize = 4 << 20;
 
 /// A part of what came.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Part<'a> {
-    /// Output of programs, and what the kernel says to people.
+    /// What programs print.
     Output(&'a [u8]),
+    /// A line for people.
+    Note(&'a str),
     /// The kernel says something to whoever runs it.
     Event(Event),
 }
@@ -87,65 +91,44 @@ pub struct OutOfMemory {
     pub table_bytes: u64,
 }
 
-/// Splits what comes into output and events.
-#[derive(Clone, Debug)]
+/// Reads what the kernel says.
+#[derive(Clone, Default, Debug)]
 pub struct Console {
-    /// The start of a line that may be an event.
-    held: Vec<u8>,
-    at_line_start: bool,
-}
-
-impl Default for Console {
-    fn default() -> Console {
-        Console { held: Vec::new(), at_line_start: true }
-    }
+    /// The start of a line.
+    line: Vec<u8>,
+    /// Whether the kernel is there.
+    started: bool,
 }
 
 impl Console {
-    /// Takes the next bytes and passes their parts to `on`, in order.
-    pub fn feed(&mut self, mut bytes: &[u8], mut on: impl FnMut(Part<'_>)) {
-        // Ends: each round takes at least a byte.
-        while let Some(&first) = bytes.first() {
-            if !self.held.is_empty() || (self.at_line_start && first == b'@') {
-                bytes = self.hold(bytes, &mut on);
-                continue;
+    /// Takes the next bytes of a line and passes their parts to `on`, in order.
+    pub fn feed(&mut self, line: Line, bytes: &[u8], mut on: impl FnMut(Part<'_>)) {
+        if line == Line::Programs {
+            return on(Part::Output(bytes));
+        }
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (text, is_end) =
+                part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
+            let room = LINE_BYTES_MAX - self.line.len();
+            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            if is_end {
+                self.finish(&mut on);
             }
-            // All lines at once, up to one that may be an event.
-            let event =
-                bytes.windows(2).position(|pair| pair == b"\n@").map_or(bytes.len(), |at| at + 1);
-            let (output, rest) = bytes.split_at(event);
-            self.at_line_start = output.ends_with(b"\n");
-            on(Part::Output(output));
-            bytes = rest;
         }
     }
 
-    /// Passes on what was held back: nothing more comes.
+    /// Ends a line of the kernel. At the end of all it may be one that was cut off.
     pub fn finish(&mut self, mut on: impl FnMut(Part<'_>)) {
-        if !self.held.is_empty() {
-            on(Part::Output(&self.held));
-            self.held.clear();
+        let line = std::mem::take(&mut self.line);
+        if line == HELLO {
+            self.started = true;
+        } else if self.started && !line.is_empty() {
+            let event = line.strip_prefix(b"@").and_then(|text| serde_json::from_slice(text).ok());
+            match event {
+                Some(event) => on(Part::Event(event)),
+                None => on(Part::Note(&String::from_utf8_lossy(&line))),
+            }
         }
-    }
-
-    /// Takes the rest of a line that may be an event, and returns what follows.
-    fn hold<'a>(&mut self, bytes: &'a [u8], on: &mut impl FnMut(Part<'_>)) -> &'a [u8] {
-        let end = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |at| at + 1);
-        let (line, rest) = bytes.split_at(end);
-        self.held.extend_from_slice(line);
-        let may_be_event = b"@{".starts_with(&self.held[..self.held.len().min(2)])
-            && self.held.len() <= EVENT_BYTES_MAX;
-        let is_whole = self.held.ends_with(b"\n");
-        if may_be_event && !is_whole {
-            return rest;
-        }
-        match serde_json::from_slice(&self.held[1..]) {
-            Ok(event) if may_be_event => on(Part::Event(event)),
-            _ => on(Part::Output(&self.held)),
-        }
-        self.held.clear();
-        self.at_line_start = is_whole;
-        rest
     }
 }
 
@@ -153,28 +136,29 @@ impl Console {
 mod tests {
     use super::*;
 
-    /// Output and events of `text`, fed in parts of `step` bytes.
-    fn split(text: &[u8], step: usize) -> (Vec<u8>, Vec<Event>) {
-        let (mut output, mut events) = (Vec::new(), Vec::new());
+    /// Notes and events of `text`, fed in parts of `step` bytes.
+    fn split(text: &[u8], step: usize) -> (Vec<String>, Vec<Event>) {
+        let (mut notes, mut events) = (Vec::new(), Vec::new());
         let mut console = Console::default();
         let mut on = |part: Part<'_>| match part {
-            Part::Output(bytes) => output.extend_from_slice(bytes),
+            Part::Output(bytes) => panic!("no program printed {bytes:?}"),
+            Part::Note(line) => notes.push(line.to_owned()),
             Part::Event(event) => events.push(event),
         };
-        text.chunks(step).for_each(|bytes| console.feed(bytes, &mut on));
+        text.chunks(step).for_each(|bytes| console.feed(Line::Kernel, bytes, &mut on));
         console.finish(&mut on);
-        (output, events)
+        (notes, events)
     }
 
     #[test]
-    fn events_are_taken_out_wherever_reads_end() {
-        let text =
-            b"@{\"event\":\"start\",\"name\":\"x\"}\nhello\n@{\"event\":\"counters\",\"ns\":5,\
-            \"minor\":1,\"major\":2,\"evicted\":3,\"swapped_out\":4,\"swapped_in\":5,\
-            \"free_bytes\":6}\n\xff\x00 @{\"event\":1}\n@{\"event\":\"exit\",\"code\":139}\n";
+    fn events_and_notes_are_told_apart_wherever_reads_end() {
+        let text = b"qemu: a warning\n@\n@{\"event\":\"start\",\"name\":\"x\"}\nhello\n\
+            @{\"event\":\"counters\",\"ns\":5,\"minor\":1,\"major\":2,\"evicted\":3,\
+            \"swapped_out\":4,\"swapped_in\":5,\"free_bytes\":6}\n\
+            @{\"event\":\"exit\",\"code\":139}\npanic: \xff";
         for step in 1..=text.len() {
-            let (output, events) = split(text, step);
-            assert_eq!(output, b"hello\n\xff\x00 @{\"event\":1}\n", "in steps of {step}");
+            let (notes, events) = split(text, step);
+            assert_eq!(notes, ["hello", "panic: \u{fffd}"], "in steps of {step}");
             assert_eq!(events.len(), 3, "in steps of {step}");
             assert_eq!(events[0], Event::Other);
             let Event::Counters(counters) = events[1] else { panic!("{:?}", events[1]) };
@@ -184,26 +168,29 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_only_look_like_events_are_output() {
-        let text = b"@\n@x\n@{}\n@{\"event\":7}\n@{\"event\":\"exit\"}\n@{\"event\":\"exit\",\"co";
-        for step in 1..=text.len() {
-            assert_eq!(split(text, step), (text.to_vec(), Vec::new()), "in steps of {step}");
+    fn what_programs_print_is_never_an_event() {
+        let text = b"@\n@{\"event\":\"exit\",\"code\":7}\nname? ";
+        let (mut console, mut seen) = (Console::default(), Vec::new());
+        for byte in text {
+            console.feed(Line::Programs, &[*byte], |part| match part {
+                Part::Output(bytes) => seen.extend_from_slice(bytes),
+                other => panic!("{other:?}"),
+            });
         }
+        assert_eq!(seen, text, "at once, and every byte");
     }
 
     #[test]
-    fn a_line_without_an_end_is_seen_at_once() {
-        let mut seen = Vec::new();
-        let mut console = Console::default();
-        console.feed(b"name? ", |part| seen.push(format!("{part:?}")));
-        console.feed(b"@{", |part| seen.push(format!("{part:?}")));
-        assert_eq!(seen.len(), 2, "{seen:?}");
+    fn lines_that_only_look_like_events_are_notes() {
+        let text = b"@\n@x\n@{}\n@{\"event\":7}\n@{\"event\":\"exit\"}\n@{\"event\":\"exit\",\"co";
+        let (notes, events) = split(text, 3);
+        assert_eq!((notes.len(), events), (5, Vec::new()), "{notes:?}");
     }
 
     #[test]
     fn a_report_keeps_its_fields() {
-        let (output, events) = split(b"@{\"event\":\"report\",\"faults\":{\"minor\":7}}\n", 5);
-        assert!(output.is_empty());
+        let (notes, events) = split(b"@\n@{\"event\":\"report\",\"faults\":{\"minor\":7}}\n", 5);
+        assert!(notes.is_empty());
         let [Event::Report(report)] = &events[..] else { panic!("{events:?}") };
         assert_eq!(report["faults"]["minor"], 7);
     }

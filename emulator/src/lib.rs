@@ -1,7 +1,7 @@
 //! Vellum's kernel from outside: what it starts with, and what it says.
 //!
 //! ```text
-//!     kernel/user/*.c ──gcc──▶ programs ──▶ archive ──▶ QEMU ──▶ console ──▶ output, events
+//!     kernel/user/*.c ──gcc──▶ programs ──▶ archive ──▶ QEMU ──▶ console ──▶ output, notes, events
 //!                                busybox ──▶                kernel image
 //!                                                  input ──▶
 //! ```

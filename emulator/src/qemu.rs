@@ -1,9 +1,11 @@
 //! A machine: QEMU with a kernel in it, from start to exit.
 //!
-//! QEMU emulates the processor itself (TCG), so the machine is the same everywhere. Its serial line
-//! is QEMU's standard output, the line by which it asks for [`input`] is QEMU's standard input; what
-//! the kernel leaves with is QEMU's exit status. A machine that
-//! resets itself (a triple fault) ends with status 0, which therefore is never a success.
+//! QEMU emulates the processor itself (TCG), so the machine is the same everywhere. Its first
+//! serial line, on which programs print, is QEMU's standard output; the second, on which the kernel
+//! speaks, is QEMU's standard error, where QEMU complains too. The line by which the machine asks
+//! for [`input`] is QEMU's standard input. What the kernel leaves with is QEMU's exit status. A
+//! machine that resets itself (a triple fault) ends with status 0, which therefore is never a
+//! success.
 //!
 //! The child is killed when whoever runs it stops listening, when it takes too long or says too
 //! much: no QEMU outlives its run.
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,9 @@ const INPUT: [&str; 6] = [
     "-device",
     "virtconsole,chardev=input",
 ];
+
+/// Bytes that are kept of what came last on QEMU's standard error, to be told if it fails.
+const COMPLAINT_BYTES_MAX: usize = 2000;
 
 /// How often limits are looked at while nothing comes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -71,6 +76,18 @@ pub struct Qemu {
     /// How much it may say, in bytes.
     pub output_bytes_max: Option<u64>,
 }
+
+/// Where something that a machine says comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Line {
+    /// Programs print.
+    Programs,
+    /// The kernel speaks, or QEMU itself.
+    Kernel,
+}
+
+/// Bytes of a line, or why there are no more.
+type Said = (Line, io::Result<Vec<u8>>);
 
 /// A disk of the machine: a file with its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -173,11 +190,12 @@ impl Qemu {
 
     /// Runs the machine to its end. Its programs read `input` when they want to; without, they find
     /// its end. What the machine says is passed to `on_output` as it comes, in parts that end
-    /// anywhere; [`Console`](crate::console::Console) knows what is what.
+    /// anywhere; [`Console`](crate::console::Console) reads what the kernel says. The order is kept
+    /// within a line only.
     pub fn run(
         &self,
         input: Option<Input>,
-        mut on_output: impl FnMut(&[u8]),
+        mut on_output: impl FnMut(Line, &[u8]),
     ) -> Result<Exit, QemuError> {
         let qemu = find()?;
         let broken = |source| QemuError::Broken { qemu: qemu.clone(), source };
@@ -195,29 +213,20 @@ impl Qemu {
         let mut child = Killed(command.spawn().map_err(broken)?);
         // It holds our ends of the pipes, which else would never end.
         drop(command);
-        let errors = thread::spawn(move || beginning(errors));
         let (sender, parts) = mpsc::sync_channel(16);
-        thread::spawn(move || read_parts(output, &sender));
-        let end = self.time_max.map(|time| Instant::now() + time);
-        let mut bytes = 0;
-        // Ends: at the end of the output, which is QEMU's own, or at one of the limits.
-        loop {
-            let part: Vec<u8> = match parts.recv_timeout(LOOK) {
-                Ok(part) => part.map_err(broken)?,
-                Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            if self.stop.as_ref().is_some_and(|stop| stop.load(Relaxed)) {
-                return Ok(Exit::Stopped);
+        let other = sender.clone();
+        thread::spawn(move || read_parts(output, Line::Programs, &sender));
+        thread::spawn(move || read_parts(errors, Line::Kernel, &other));
+        let mut complaint = Vec::new();
+        let cut_short = self.listen(&parts, |line, part| {
+            if line == Line::Kernel {
+                complaint.extend_from_slice(part);
+                complaint.drain(..complaint.len().saturating_sub(COMPLAINT_BYTES_MAX));
             }
-            if end.is_some_and(|end| Instant::now() >= end) {
-                return Ok(Exit::TimedOut);
-            }
-            on_output(&part);
-            bytes += part.len() as u64;
-            if self.output_bytes_max.is_some_and(|max| bytes > max) {
-                return Ok(Exit::Flooded);
-            }
+            on_output(line, part);
+        });
+        if let Some(exit) = cut_short.map_err(broken)? {
+            return Ok(exit);
         }
         let status = child.0.wait().map_err(broken)?;
         // Whoever was told to stop may have told QEMU as well, as a terminal does.
@@ -230,8 +239,39 @@ impl Qemu {
         exit(status).ok_or_else(|| QemuError::Failed {
             qemu: qemu.clone(),
             status,
-            message: errors.join().unwrap_or_default(),
+            message: without_events(&complaint),
         })
+    }
+
+    /// Passes on what a machine says until it has said all, or reaches a limit: which one.
+    fn listen(
+        &self,
+        parts: &Receiver<Said>,
+        mut on_output: impl FnMut(Line, &[u8]),
+    ) -> io::Result<Option<Exit>> {
+        let end = self.time_max.map(|time| Instant::now() + time);
+        let mut bytes = 0;
+        // Ends: at the end of both lines, which is QEMU's own, or at one of the limits.
+        loop {
+            let (line, part) = match parts.recv_timeout(LOOK) {
+                Ok((line, part)) => (line, part?),
+                Err(RecvTimeoutError::Timeout) => (Line::Programs, Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            };
+            if self.stop.as_ref().is_some_and(|stop| stop.load(Relaxed)) {
+                return Ok(Some(Exit::Stopped));
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Ok(Some(Exit::TimedOut));
+            }
+            if !part.is_empty() {
+                on_output(line, &part);
+            }
+            bytes += part.len() as u64;
+            if self.output_bytes_max.is_some_and(|max| bytes > max) {
+                return Ok(Some(Exit::Flooded));
+            }
+        }
     }
 
     /// What QEMU is started with.
@@ -247,6 +287,7 @@ impl Qemu {
             ("-display", "none"),
             // Not `stdio`, which would read the input too.
             ("-serial", "file:/dev/stdout"),
+            ("-serial", "file:/dev/stderr"),
             ("-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
         ] {
             add(option, value.into());
@@ -343,7 +384,7 @@ fn exit(status: ExitStatus) -> Option<Exit> {
 }
 
 /// Passes on what comes, until it ends or nobody listens.
-fn read_parts(mut output: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
+fn read_parts(mut output: impl Read, line: Line, sender: &SyncSender<Said>) {
     let mut buffer = [0; 16 << 10];
     loop {
         let part = match output.read(&mut buffer) {
@@ -353,20 +394,17 @@ fn read_parts(mut output: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
             Err(error) => Err(error),
         };
         let failed = part.is_err();
-        if sender.send(part).is_err() || failed {
+        if sender.send((line, part)).is_err() || failed {
             return;
         }
     }
 }
 
-/// The first lines of what QEMU says of itself; the rest is read and dropped, so that it never
-/// waits.
-fn beginning(mut errors: impl Read) -> String {
-    const BYTES_MAX: usize = 2000;
-    let mut message = Vec::new();
-    let _ = errors.by_ref().take(BYTES_MAX as u64).read_to_end(&mut message);
-    let _ = io::copy(&mut errors, &mut io::sink());
-    String::from_utf8_lossy(&message).into_owned()
+/// What QEMU says of itself, among the lines of a kernel.
+fn without_events(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
+    let lines = text.lines().filter(|line| !line.starts_with('@'));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A child that does not outlive its keeper.

@@ -1,4 +1,5 @@
-//! What the machine says of itself: lines of JSON that begin with `@`, between those of programs.
+//! What the machine says of itself: lines of JSON that begin with `@`, apart from what programs
+//! print.
 
 use alloc::string::String;
 
@@ -108,11 +109,11 @@ impl Kernel {
         self.peaks.tables = self.peaks.tables.max(space.tables_peak());
     }
 
-    /// Prints a line of counters if it is time for one; not in the middle of a program's line.
+    /// Prints a line of counters if it is time for one.
     pub(crate) fn show_counters(&mut self) {
         let now = cpu::nanos();
         let period = self.options.counters_nanos;
-        if period == 0 || now < self.shown + period || !console::is_at_line_start() {
+        if period == 0 || now < self.shown + period {
             return;
         }
         self.shown = now;
@@ -227,9 +228,11 @@ impl Kernel {
         println!("{}", text.0);
     }
 
-    /// Ends what still lives, and lets disks finish. Threads that other processors run go when these trap.
+    /// Ends what still lives, and lets disks finish. Threads that other processors run go when
+    /// these trap.
     pub(crate) fn end_all(&mut self) {
-        // Ends: a turn ends a process. It may take others with it, which have ended and are nobody's now.
+        // Ends: a turn ends a process. It may take others with it, which have ended and are
+        // nobody's now.
         loop {
             let alive = |(pid, process): (Tid, &Process)| process.ending.is_none().then_some(pid);
             let Some(pid) = self.tasks.processes.iter().find_map(alive) else { break };

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use vellum_emulator::boot::{Boot, BootError};
@@ -28,6 +28,7 @@ pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
         bail!("the report of a boot is text or JSON");
     }
     check_policy(&args.policy)?;
+    let stop = interrupts()?;
     let boot = Boot {
         memory_bytes: args.memory,
         cpus: args.cpus,
@@ -39,7 +40,7 @@ pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
         icount: args.icount,
         added: args.add,
         program: args.program,
-        stop: Some(interrupts()?),
+        stop: Some(Arc::clone(&stop)),
         ..Boot::default()
     };
     // Standard output is for one of the two: what the program prints, or JSON.
@@ -47,7 +48,7 @@ pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
         Format::Json if args.output.is_none() => Box::new(io::stderr()),
         _ => Box::new(io::stdout()),
     };
-    match listen(&boot, Live::new(out))? {
+    match listen(&boot, Live::new(out), &stop)? {
         Some(report) => {
             print(&report, args.format, args.output.as_deref())?;
             Ok(ExitCode::from(report.exit()))
@@ -86,21 +87,28 @@ fn interrupts() -> Result<Arc<AtomicBool>> {
 }
 
 /// Runs the machine and shows what it says; `None` if it was interrupted.
-fn listen(boot: &Boot, mut live: Live) -> Result<Option<BootReport>> {
+fn listen(boot: &Boot, mut live: Live, stop: &AtomicBool) -> Result<Option<BootReport>> {
     let (mut measured, mut oom_kills, mut passed_on) = (None, Vec::new(), Ok(()));
     let ended = boot.run(Some(live.input()), |part| match part {
-        Part::Output(bytes) if passed_on.is_ok() => passed_on = live.output(bytes),
+        Part::Output(bytes) if passed_on.is_ok() => {
+            passed_on = live.output(bytes);
+            if passed_on.is_err() {
+                // Nobody reads any more: a program that prints for ever must not run for ever.
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+        Part::Note(line) => live.note(line),
         Part::Event(Event::Counters(counters)) => live.counters(&counters),
         Part::Event(Event::OutOfMemory(kill)) => oom_kills.push(kill),
         Part::Event(Event::Report(fields)) => measured = Some(fields),
         _ => {}
     });
     live.finish();
+    passed_on?;
     let exit = match ended {
         Err(BootError::Stopped) => return Ok(None),
         other => other?,
     };
-    passed_on?;
     let measured: Measured = serde_json::from_value(measured.context("the kernel sent no report")?)
         .context("the kernel's report is of another version")?;
     Ok(Some(BootReport::new(boot, measured, oom_kills, exit)))

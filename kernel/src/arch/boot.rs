@@ -93,7 +93,7 @@ boot_gdt_pointer:
     .long boot_gdt
 
 no_gibs:
-    .ascii "the processor has no pages of 1 GiB, which the kernel needs\n"
+    .ascii "@\npanic: the processor has no pages of 1 GiB, which the kernel needs\n"
 no_gibs_end:
 
     .code32
@@ -106,7 +106,13 @@ pvh_start:
     btl $26, %edx
     jc 2f
     movl $no_gibs, %esi
+    movw $0x2fd, %dx                        # the second serial line, or else the first
+    inb %dx, %al
+    movw $0x2f8, %dx
+    cmpb $0xff, %al
+    jne 1f
     movw $0x3f8, %dx
+1:
     movl $no_gibs_end - no_gibs, %ecx
     rep outsb
     movb ${failed}, %al

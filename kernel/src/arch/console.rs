@@ -1,7 +1,11 @@
-//! The serial console, the way out, and panics.
+//! Two serial lines, the way out, and panics.
 //!
-//! Everything the kernel says goes to COM1 (a 16550, without interrupts); nothing comes from there. Lines for programs start
-//! with `@` and go on with one JSON object; all others are for people.
+//! What programs print goes to COM1, byte for byte and nothing else. What the kernel says goes to
+//! COM2, line by line, so that no program can speak for it: a line that starts with `@` goes on
+//! with one JSON object for whoever runs the machine, all others are for people. Before the first
+//! there is one with `@` alone. On a machine without a second line both share the first.
+//!
+//! Both are 16550s, used without interrupts; nothing comes from there.
 //!
 //! A panic prints one line and leaves. It must print even if this very processor holds the lock: it
 //! tries for a while and then goes on without, and a mixed line is better than none.
@@ -9,14 +13,20 @@
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 use super::port;
 
 /// First port of the first serial line.
 const COM1: u16 = 0x3f8;
+/// First port of the second.
+const COM2: u16 = 0x2f8;
+/// The line status, from a line's first port on.
+const STATUS: u16 = 5;
 /// Bit of the line status: the transmitter takes another byte.
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
+/// Bit of the line status: the last byte has left.
+const ALL_SENT: u8 = 1 << 6;
 /// How often a panic tries to get the lock.
 const TRIES: u32 = 1_000_000;
 
@@ -25,25 +35,48 @@ pub(super) const EXIT_PORT: u16 = 0xf4;
 /// What a panic leaves with. QEMU's exit status is then 67.
 pub(super) const PANICKED: u8 = 0x21;
 
-/// The serial line; who holds it may use its ports.
+/// A serial line; who holds it may use its ports.
 struct Serial {
-    /// Whether nothing has been sent since the last line ended.
+    port: u16,
+    /// Whether nothing has been sent since the last line of text ended.
     at_line_start: bool,
 }
 
-static SERIAL: Mutex<Serial> = Mutex::new(Serial { at_line_start: true });
+/// Where programs print.
+static PROGRAMS: Mutex<Serial> = Mutex::new(Serial { port: COM1, at_line_start: true });
+/// Where the kernel speaks.
+static KERNEL: Mutex<Serial> = Mutex::new(Serial { port: COM2, at_line_start: true });
 
 impl Serial {
+    /// The line status. It reads as ones where there is no line.
+    fn status(&self) -> u8 {
+        // SAFETY: reading the line status has no effect.
+        unsafe { port::read_u8(self.port + STATUS) }
+    }
+
+    fn is_there(&self) -> bool {
+        self.status() != 0xff
+    }
+
+    /// Makes the line ready: 115,200 baud, 8 bits, no interrupts, with queues.
+    fn init(&self) {
+        const SETUP: [(u16, u8); 7] =
+            [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 0x03), (2, 0xc7), (4, 0x03)];
+        for (register, value) in SETUP {
+            // SAFETY: these are the registers of a serial line, which knows no memory.
+            unsafe { port::write_u8(self.port + register, value) };
+        }
+    }
+
     fn send(&mut self, bytes: &[u8]) {
         if let Some(last) = bytes.last() {
             self.at_line_start = *last == b'\n';
         }
         for byte in bytes {
             // Ends: the transmitter sends on its own. A line without a device reads as ones.
-            // SAFETY: reading the line status has no effect.
-            while unsafe { port::read_u8(COM1 + 5) } & TRANSMITTER_EMPTY == 0 {}
+            while self.status() & TRANSMITTER_EMPTY == 0 {}
             // SAFETY: a serial line sends the byte and knows no memory.
-            unsafe { port::write_u8(COM1, *byte) };
+            unsafe { port::write_u8(self.port, *byte) };
         }
     }
 }
@@ -55,30 +88,30 @@ impl Write for Serial {
     }
 }
 
-/// Makes the line ready: 115,200 baud, 8 bits, no interrupts, with queues.
+/// The line on which the kernel speaks, unless it must share the other one.
+fn kernel_line() -> &'static Mutex<Serial> {
+    let is_there = KERNEL.try_lock().is_none_or(|line| line.is_there());
+    if is_there { &KERNEL } else { &PROGRAMS }
+}
+
+/// Makes the lines ready, and says that from here on it is the kernel that speaks.
 pub(super) fn init() {
-    const SETUP: [(u16, u8); 7] =
-        [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 0x03), (2, 0xc7), (4, 0x03)];
-    let _line = SERIAL.lock();
-    for (register, value) in SETUP {
-        // SAFETY: these are the registers of a serial line, which knows no memory.
-        unsafe { port::write_u8(COM1 + register, value) };
-    }
+    PROGRAMS.lock().init();
+    KERNEL.lock().init();
+    print_line(format_args!("@"));
 }
 
-/// Writes bytes as they are, whole: no other processor writes in between.
+/// Writes what a program prints as it is, whole: no other processor writes in between.
 pub(crate) fn write(bytes: &[u8]) {
-    SERIAL.lock().send(bytes);
-}
-
-/// Whether the last line has ended, so that another one would not break it.
-pub(crate) fn is_at_line_start() -> bool {
-    SERIAL.lock().at_line_start
+    PROGRAMS.lock().send(bytes);
 }
 
 /// Writes a line, whole, and not behind what a program has left unfinished. `println!` ends here.
 pub(crate) fn print_line(text: fmt::Arguments<'_>) {
-    let mut line = SERIAL.lock();
+    write_line(&mut kernel_line().lock(), text);
+}
+
+fn write_line(line: &mut Serial, text: fmt::Arguments<'_>) {
     if !line.at_line_start {
         line.send(b"\n");
     }
@@ -87,13 +120,19 @@ pub(crate) fn print_line(text: fmt::Arguments<'_>) {
     line.send(b"\n");
 }
 
-/// Writes a line to the console.
+/// Writes a line of the kernel.
 macro_rules! println {
     ($($part:tt)*) => { $crate::arch::console::print_line(format_args!($($part)*)) };
 }
 
-/// Ends the machine. QEMU's exit status becomes `code * 2 + 1`; without QEMU the processor halts.
+/// Ends the machine, after whoever reads the lines has got all of them. QEMU's exit status becomes
+/// `code * 2 + 1`; without QEMU the processor halts.
 pub(crate) fn exit(code: u8) -> ! {
+    for port in [COM1, COM2] {
+        let line = Serial { port, at_line_start: true };
+        // Ends: the transmitter sends on its own, once there is room for a byte where it goes.
+        while line.status() & ALL_SENT == 0 {}
+    }
     // SAFETY: the port is QEMU's `isa-debug-exit` or nothing at all.
     unsafe { port::write_u8(EXIT_PORT, code) };
     super::cpu::halt()
@@ -101,16 +140,17 @@ pub(crate) fn exit(code: u8) -> ! {
 
 #[panic_handler]
 fn panic(panic: &PanicInfo<'_>) -> ! {
-    let mut held = None;
+    let line = kernel_line();
+    let mut held: Option<MutexGuard<'_, Serial>> = None;
     for _ in 0..TRIES {
-        held = SERIAL.try_lock();
+        held = line.try_lock();
         if held.is_some() {
             break;
         }
     }
-    let mut line = Serial { at_line_start: true };
-    let line = held.as_deref_mut().unwrap_or(&mut line);
-    let _ = writeln!(line, "panic: {}", OneLine(panic));
+    let mut own = Serial { port: COM2, at_line_start: true };
+    let line = held.as_deref_mut().unwrap_or(&mut own);
+    write_line(line, format_args!("panic: {}", OneLine(panic)));
     exit(PANICKED)
 }
 

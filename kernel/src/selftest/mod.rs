@@ -47,7 +47,7 @@ pub(crate) fn run(mut hardware: Hardware) -> ! {
     if asked(&hardware, "overflow") {
         println!("{}", overflow(0));
     }
-    console::write(describe(&hardware).as_bytes());
+    println!("{}", describe(&hardware));
     let mut frames = Frames::new(&hardware.memory);
     report("protection", protection());
     report("memory", memory(&hardware));
@@ -79,7 +79,7 @@ fn describe(hardware: &Hardware) -> String {
     let bytes: u64 = hardware.memory.iter().map(|range| range.end - range.start).sum();
     alloc::format!(
         "@{{\"event\":\"machine\",\"memory\":{bytes},\"archive\":{},\"cpus\":{},\
-         \"nodes\":{},\"disks\":{}}}\n",
+         \"nodes\":{},\"disks\":{}}}",
         hardware.archive.len(),
         hardware.cpus.len(),
         hardware.nodes.len(),

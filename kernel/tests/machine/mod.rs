@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use vellum_emulator::image::image;
-use vellum_emulator::qemu::{Exit, Qemu, find};
+use vellum_emulator::qemu::{Exit, Line, Qemu, find};
 
 /// What the kernel leaves with if all went well.
 pub(crate) const PASSED: Exit = Exit::Code(0x10);
@@ -28,8 +28,13 @@ pub(crate) fn machine(command_line: &str) -> Option<Qemu> {
 /// Runs the machine and returns what it said, which is also shown if the end is not the expected
 /// one.
 pub(crate) fn run(qemu: &Qemu, expected: Exit) -> String {
-    let mut output = Vec::new();
-    let exit = qemu.run(None, |part| output.extend_from_slice(part)).expect("QEMU runs");
+    let (mut printed, mut output) = (Vec::new(), Vec::new());
+    let exit = qemu.run(None, |line, part| match line {
+        Line::Programs => printed.extend_from_slice(part),
+        Line::Kernel => output.extend_from_slice(part),
+    });
+    let exit = exit.expect("QEMU runs");
+    assert!(printed.is_empty(), "no program runs here: {printed:?}");
     let visible = |c: char| if c == '\n' || !c.is_control() { c } else { '?' };
     let output: String = String::from_utf8_lossy(&output).chars().map(visible).collect();
     assert_eq!(exit, expected, "{qemu:?} said:\n{output}");

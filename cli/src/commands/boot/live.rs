@@ -40,6 +40,12 @@ impl Live {
         self.out.flush()
     }
 
+    /// Shows a line of the kernel, apart from what programs print.
+    pub(super) fn note(&mut self, line: &str) {
+        self.line.finish_and_clear();
+        eprintln!("vellum: {line}");
+    }
+
     /// Shows how far the machine is, unless the program is in the middle of a line.
     pub(super) fn counters(&mut self, counters: &Counters) {
         if !self.at_line_start {
