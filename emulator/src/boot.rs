@@ -9,10 +9,11 @@
 //! ```
 //!
 //! The kernel is told what memory it may use, and QEMU has a little more for the kernel itself:
-//! with 64 MiB there are 64 MiB for programs, files and page tables, whatever the kernel and the
-//! archive take.
+//! with 64 MiB there are 64 MiB for programs, files and page tables, whatever the kernel, the
+//! archive and records of swap take.
+//!
+//! The program and its arguments are words at the end of the archive: a command line ends at 4 KiB.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,18 @@ const DONE: u8 = 0x10;
 const REFUSED: u8 = 0x12;
 /// What it leaves with when it panics.
 const PANICKED: u8 = 0x21;
+
+/// How much larger than memory swap may be: what the kernel keeps of it is about half of memory
+/// then.
+const SWAP_TIMES_MAX: u64 = 256;
+/// What the kernel keeps of each page of swap.
+const SLOT_BYTES: u64 = 9;
+/// What a program's arguments may take, each with its end and a pointer to it, as on Linux.
+const ARGUMENTS_BYTES_MAX: usize = 2 << 20;
+/// Copies of them that the kernel makes.
+const ARGUMENTS_COPIES: u64 = 4;
+/// What a loader copies of a command line.
+const COMMAND_LINE_BYTES_MAX: usize = 4 << 10;
 
 /// The time between two lines of counters.
 const COUNTERS: Duration = Duration::from_millis(100);
@@ -122,12 +135,38 @@ pub enum BootError {
         /// Why.
         source: io::Error,
     },
+    /// There is too much swap for the memory.
+    #[error(
+        "{} MiB of memory can have at most {} MiB of swap",
+        .memory_bytes >> 20,
+        .most_bytes >> 20
+    )]
+    Swap {
+        /// Memory for programs.
+        memory_bytes: u64,
+        /// The most that it can have.
+        most_bytes: u64,
+    },
+    /// The program's arguments are too long.
+    #[error("the arguments take {bytes} bytes; a program is given at most {ARGUMENTS_BYTES_MAX}")]
+    Arguments {
+        /// What they take.
+        bytes: usize,
+    },
+    /// The policy has so many settings that the kernel cannot be told.
+    #[error(
+        "the kernel is told at most {COMMAND_LINE_BYTES_MAX} bytes; shorten the policy's settings"
+    )]
+    CommandLine,
     /// The archive or the swap disk cannot be written.
     #[error("cannot write a temporary file: {0}")]
     Scratch(io::Error),
     /// The kernel cannot do what it is told.
     #[error("the kernel refuses: {0}")]
     Refused(String),
+    /// The machine has no such program.
+    #[error("{0}")]
+    Program(String),
     /// The kernel panicked; its last note says why.
     #[error("the kernel panicked, as it says above; please report it with the command line")]
     Panicked,
@@ -152,6 +191,7 @@ impl Boot {
         // What may be missing is looked for before anything is built.
         qemu::find()?;
         self.check_disk()?;
+        self.check_sizes()?;
         let image = image::image()?;
         let scratch = TempDir::new().map_err(BootError::Scratch)?;
         let archive = self.archive(scratch.path())?;
@@ -160,7 +200,12 @@ impl Boot {
         let mut listen = |part: Part<'_>| {
             match &part {
                 Part::Event(Event::Exit { code: found }) => code = Some(*found),
-                Part::Event(Event::Refused { why }) => refusal = Some(why.clone()),
+                Part::Event(Event::Refused { why }) => {
+                    refusal = Some(BootError::Refused(why.clone()));
+                }
+                Part::Event(Event::NoProgram { why }) => {
+                    refusal = Some(BootError::Program(why.clone()));
+                }
                 _ => {}
             }
             on(part);
@@ -170,7 +215,7 @@ impl Boot {
         console.finish(&mut listen);
         match (exit, code, refusal) {
             (Exit::Code(DONE), Some(code), _) => Ok(code),
-            (Exit::Code(REFUSED), _, Some(why)) => Err(BootError::Refused(why)),
+            (Exit::Code(REFUSED), _, Some(refusal)) => Err(refusal),
             (Exit::Code(PANICKED), ..) => Err(BootError::Panicked),
             (Exit::Code(other), ..) => Err(BootError::Unclear(other)),
             (Exit::TimedOut, ..) => Err(BootError::TimedOut(self.time_max.unwrap_or_default())),
@@ -187,12 +232,30 @@ impl Boot {
         if found.is_dir() { Err(failed(io::ErrorKind::IsADirectory.into())) } else { Ok(()) }
     }
 
+    /// Refuses what the kernel has no room for.
+    fn check_sizes(&self) -> Result<(), BootError> {
+        let most_bytes = self.memory_bytes.saturating_mul(SWAP_TIMES_MAX);
+        if self.swap_bytes > most_bytes {
+            return Err(BootError::Swap { memory_bytes: self.memory_bytes, most_bytes });
+        }
+        let bytes = self.program.iter().map(|word| word.len() + 9).sum();
+        if bytes > ARGUMENTS_BYTES_MAX {
+            return Err(BootError::Arguments { bytes });
+        }
+        if self.command_line().len() >= COMMAND_LINE_BYTES_MAX {
+            return Err(BootError::CommandLine);
+        }
+        Ok(())
+    }
+
     /// In a checkout programs are built once, elsewhere each time.
     fn archive(&self, scratch: &Path) -> Result<Vec<u8>, BootError> {
         let compiler = self.compiler.clone().map_or_else(Compiler::find, Ok)?;
         let kept = image::checkout().map(|checkout| checkout.join("target/image/programs"));
         let built = compiler.build(kept.as_deref().unwrap_or(scratch))?;
-        Ok(system::archive(&built, system::busybox().as_deref(), &self.added)?)
+        let mut archive = system::archive(&built, system::busybox().as_deref(), &self.added)?;
+        archive.extend(self.arguments());
+        Ok(archive)
     }
 
     fn machine(&self, image: PathBuf, archive: &[u8], scratch: &Path) -> io::Result<Qemu> {
@@ -212,7 +275,10 @@ impl Boot {
             ..DiskFile::new(path.clone())
         }));
         Ok(Qemu {
-            memory_bytes: memory_of_machine(self.memory_bytes, archive.len() as u64),
+            memory_bytes: memory_of_machine(
+                self.memory_bytes,
+                self.kept_bytes() + archive.len() as u64,
+            ),
             cpus: self.cpus,
             nodes: self.nodes,
             archive: Some(path),
@@ -225,39 +291,34 @@ impl Boot {
         })
     }
 
+    /// What the kernel keeps of swap and arguments.
+    fn kept_bytes(&self) -> u64 {
+        let slots = self.swap_bytes / 4096;
+        slots * SLOT_BYTES + self.arguments().len() as u64 * ARGUMENTS_COPIES
+    }
+
     /// What the kernel is told.
     fn command_line(&self) -> String {
-        let Boot { memory_bytes, cpus, policy, seed, program, .. } = self;
-        let mut line = format!(
-            "memory={memory_bytes} cpus={cpus} policy={policy} seed={seed} counters={} --",
-            COUNTERS.as_nanos()
-        );
-        for word in program {
-            line.push(' ');
-            line.push_str(&escaped(word));
-        }
-        line
+        let Boot { memory_bytes, cpus, policy, seed, swap_bytes, .. } = self;
+        format!(
+            "memory={memory_bytes} cpus={cpus} policy={policy} seed={seed} counters={} \
+             swap={swap_bytes} arguments={}",
+            COUNTERS.as_nanos(),
+            self.arguments().len()
+        )
+    }
+
+    /// The program and its arguments, each with a zero byte behind it.
+    fn arguments(&self) -> Vec<u8> {
+        self.program.iter().flat_map(|word| word.bytes().chain([0])).collect()
     }
 }
 
-/// RAM for a kernel that is to have `bytes` to give, beside an archive of so many bytes: a
-/// sixteenth is what the kernel keeps for itself, and some is the image.
-fn memory_of_machine(bytes: u64, archive_bytes: u64) -> u64 {
+/// RAM for a kernel that is to have `bytes` to give, beside `kept_bytes` for what it is asked to
+/// do: a sixteenth is what the kernel keeps for itself, and some is the image.
+fn memory_of_machine(bytes: u64, kept_bytes: u64) -> u64 {
     const IMAGE_BYTES: u64 = 16 << 20;
-    bytes.saturating_add(archive_bytes).saturating_add(IMAGE_BYTES).saturating_mul(16) / 15
-}
-
-/// A word as the kernel reads it: what would end it is written as `%` and two digits, and an empty
-/// one is a zero byte, where strings of programs end anyway.
-fn escaped(word: &str) -> String {
-    let mut text = String::new();
-    for byte in word.bytes().chain(word.is_empty().then_some(0)) {
-        match byte {
-            b'!'..=b'~' if byte != b'%' => text.push(byte.into()),
-            _ => write!(text, "%{byte:02x}").expect("a string takes all"),
-        }
-    }
-    text
+    bytes.saturating_add(kept_bytes).saturating_add(IMAGE_BYTES).saturating_mul(16) / 15
 }
 
 #[cfg(test)]
@@ -265,24 +326,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_reach_the_kernel_as_words() {
+    fn arguments_are_words_with_ends_that_the_kernel_counts() {
         let words = ["/bin/sh", "-c", "echo 50% \n", "", "ü"].map(str::to_owned).to_vec();
         let boot = Boot { program: words, policy: "wsclock:steps=4".to_owned(), ..Boot::default() };
+        assert_eq!(boot.arguments(), "/bin/sh\0-c\0echo 50% \n\0\0ü\0".as_bytes());
         let line = boot.command_line();
         assert!(
             line.starts_with("memory=268435456 cpus=1 policy=wsclock:steps=4 seed=0 "),
             "{line}"
         );
-        let program = line.split_once(" -- ").unwrap().1;
-        assert_eq!(program, "/bin/sh -c echo%2050%25%20%0a %00 %c3%bc");
+        assert!(line.ends_with(" swap=1073741824 arguments=26"), "{line}");
     }
 
     #[test]
     fn the_kernel_has_room_beside_what_it_may_use() {
         let machine = memory_of_machine(64 << 20, 3 << 20);
-        // The kernel keeps a sixteenth of all, its image and the archive.
+        // The kernel keeps a sixteenth of all, its image, the archive and what it is asked to keep.
         assert!(machine - machine / 16 >= (64 + 3 + 16) << 20, "{machine}");
         assert_eq!(memory_of_machine(u64::MAX, 1), u64::MAX / 15, "no overflow");
+        let asked = Boot { swap_bytes: 4 << 30, program: vec!["x".repeat(99)], ..Boot::default() };
+        assert_eq!(asked.kept_bytes(), (9 << 20) + 400);
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_at_the_boundary() {
+        let most = Boot { memory_bytes: 8 << 20, swap_bytes: 2 << 30, ..Boot::default() };
+        assert!(most.check_sizes().is_ok());
+        let more = Boot { swap_bytes: (2 << 30) + 1, ..most };
+        let said = more.check_sizes().unwrap_err().to_string();
+        assert_eq!(said, "8 MiB of memory can have at most 2048 MiB of swap");
+
+        let of = |bytes| Boot { program: vec!["x".repeat(bytes)], ..Boot::default() };
+        assert!(of((2 << 20) - 9).check_sizes().is_ok());
+        let said = of((2 << 20) - 8).check_sizes().unwrap_err().to_string();
+        assert!(said.contains("take 2097153 bytes; a program is given at most 2097152"), "{said}");
+
+        let policy = format!("wsclock:tau={}", "1".repeat(4096));
+        let long = Boot { policy, ..Boot::default() };
+        assert!(matches!(long.check_sizes(), Err(BootError::CommandLine)));
     }
 
     #[test]

@@ -45,6 +45,11 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// The program that was asked for cannot be run.
+    NoProgram {
+        /// Why.
+        why: String,
+    },
     /// The program has ended: with this code, or 128 and the signal that killed it.
     Exit {
         /// The code.

@@ -72,18 +72,23 @@ fn start(mut hardware: arch::Hardware) -> ! {
     if selftest::asked(&hardware, "scenario") {
         scenario::run(&hardware);
     }
-    let options = match options::Options::parse(hardware.command_line) {
+    let options = options::Options::parse(hardware.command_line).and_then(|mut options| {
+        options.take_arguments(&mut hardware.archive)?;
+        hardware.check_swap().map(|()| options)
+    });
+    let mut options = match options {
         Ok(options) => options,
         Err(why) => report::refuse(&why),
     };
     hardware.cpus.truncate(options.cpus.unwrap_or(u32::MAX) as usize);
-    let (path, start) = exec::Start::of(&options.program);
+    // Arguments may be long: they are kept once.
+    let (path, start) = exec::Start::of(&core::mem::take(&mut options.program));
     let mut kernel = match kernel::Kernel::new(&mut hardware, options) {
         Ok(kernel) => kernel,
         Err(why) => report::refuse(&why),
     };
     if let Err(why) = kernel.start_first(&path, &start) {
-        report::refuse(&why);
+        report::refuse_program(&why);
     }
     kernel::install(kernel);
     arch::smp::start_all(&hardware);

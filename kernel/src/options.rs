@@ -1,4 +1,8 @@
-//! What the command line asks for: `name=value` words, then `--` and the program with its arguments.
+//! What is asked for: `name=value` words of the command line, then `--` and the program with its
+//! arguments.
+//!
+//! A loader copies no long command line. So the program may also be at the end of the archive,
+//! whose last `arguments=` bytes are its words then, each with a zero byte behind it.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -21,9 +25,15 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     /// `counters=`: nanoseconds between two lines of counters; 0 for none.
     pub(crate) counters_nanos: u64,
+    /// `arguments=`: bytes at the end of the archive that name the program.
+    arguments_bytes: usize,
     /// The program and its arguments.
     pub(crate) program: Vec<String>,
 }
+
+/// Bytes of a program's arguments, as [`exec`](crate::exec) takes them: each counts with its zero
+/// byte and a pointer.
+const ARGUMENTS_BYTES_MAX: usize = 2 << 20;
 
 impl Options {
     /// Reads a command line. Arguments are separated by blanks; `%20` and the like stand for bytes
@@ -39,6 +49,7 @@ impl Options {
             page_cluster: 3,
             seed: 0,
             counters_nanos: 0,
+            arguments_bytes: 0,
             program: Vec::new(),
         };
         let mut words = line.split_ascii_whitespace();
@@ -57,14 +68,39 @@ impl Options {
                 "page-cluster" => options.page_cluster = number()?.min(5) as u8,
                 "seed" => options.seed = number()?,
                 "counters" => options.counters_nanos = number()?,
+                "arguments" => options.arguments_bytes = number()? as usize,
+                // Boot has made the heap so much larger.
+                "swap" => {}
                 _ => return Err(format!("`{word}` is no option of the kernel")),
             }
         }
         options.program = words.map(decoded).collect::<Result<_, _>>()?;
-        if options.program.is_empty() {
-            options.program.push("/bin/hello".to_string());
-        }
         Ok(options)
+    }
+
+    /// Takes the program's words off the end of `archive`, if they are there. Without any program
+    /// it is `/bin/hello`.
+    ///
+    /// # Errors
+    /// Why these cannot be a program's arguments, in a line.
+    pub(crate) fn take_arguments(&mut self, archive: &mut &'static [u8]) -> Result<(), String> {
+        let start = archive.len().checked_sub(self.arguments_bytes);
+        let start = start.ok_or("the archive is shorter than the arguments at its end")?;
+        let (rest, words) = archive.split_at(start);
+        *archive = rest;
+        for word in words.split_inclusive(|&byte| byte == 0) {
+            let word = word.strip_suffix(b"\0").unwrap_or(word);
+            let word = core::str::from_utf8(word).map_err(|_| "an argument is no UTF-8")?;
+            self.program.push(word.to_string());
+        }
+        let bytes: usize = self.program.iter().map(|word| word.len() + 9).sum();
+        if bytes > ARGUMENTS_BYTES_MAX {
+            return Err(format!("the arguments take {bytes} bytes of {ARGUMENTS_BYTES_MAX}"));
+        }
+        if self.program.is_empty() {
+            self.program.push("/bin/hello".to_string());
+        }
+        Ok(())
     }
 }
 

@@ -86,6 +86,12 @@ pub(crate) fn refuse(why: &str) -> ! {
     console::exit(EXIT_REFUSED)
 }
 
+/// Says why the program that was asked for cannot be run, and ends the machine.
+pub(crate) fn refuse_program(why: &str) -> ! {
+    println!("@{{\"event\":\"no_program\",\"why\":{}}}", Quoted(why));
+    console::exit(EXIT_REFUSED)
+}
+
 /// What the machine exits with after it has run to its end.
 const EXIT_DONE: u8 = 0x10;
 /// What it exits with if it could not do what was asked.

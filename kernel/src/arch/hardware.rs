@@ -1,6 +1,7 @@
 //! What machine this is.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,7 +13,7 @@ use super::acpi::Tables;
 use super::disk::Disk;
 use super::input::Line;
 use super::loader::Loaded;
-use super::{apic, cpu, disk, input};
+use super::{apic, cpu, disk, heap, input};
 
 /// The machine, as the kernel finds it.
 pub(crate) struct Hardware {
@@ -35,6 +36,8 @@ pub(crate) struct Hardware {
     pub(crate) distances: Option<Vec<Vec<u8>>>,
     /// The disks, in the order of their places on the bus.
     pub(crate) disks: Vec<Disk>,
+    /// The most swap that the kernel's heap has room for.
+    swap_bytes_max: u64,
     /// Where input comes from, if it comes at all.
     pub(crate) input: Option<Line>,
 }
@@ -52,7 +55,7 @@ pub(crate) struct Node {
 
 impl Hardware {
     /// Looks at the machine.
-    pub(super) fn find(loaded: &Loaded, memory: &[Range<u64>]) -> Hardware {
+    pub(super) fn find(loaded: &Loaded, memory: &[Range<u64>], heap_bytes: u64) -> Hardware {
         let tables = Tables::new(loaded.rsdp);
         let cpus = order(tables.apics(), apic::id());
         Hardware {
@@ -65,9 +68,24 @@ impl Hardware {
             nodes: nodes(&tables, memory, &cpus),
             distances: tables.distances(),
             disks: disk::find(),
+            swap_bytes_max: heap::swap_bytes_max(heap_bytes, loaded.ram_bytes),
             input: input::find(),
             cpus,
         }
+    }
+
+    /// Checks that the kernel has room for what it keeps about the swap disk.
+    ///
+    /// # Errors
+    /// How much swap there could be, in a line.
+    pub(crate) fn check_swap(&self) -> Result<(), String> {
+        let swap = self.disks.iter().find(|disk| !disk.read_only());
+        let bytes = swap.map_or(0, Disk::capacity_bytes);
+        if bytes > self.swap_bytes_max {
+            let most = self.swap_bytes_max >> 20;
+            return Err(format!("this memory can have at most {most} MiB of swap"));
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! It holds what the memory manager makes once (a descriptor for each frame, rings of policies) and
 //! what the kernel makes now and then (processes, areas). It never grows: 4 MiB and a sixteenth of
-//! RAM are more than all per-frame arrays together, which are below 2%.
+//! RAM are more than all per-frame arrays together, which are below 2%. A large swap has arrays by
+//! slot that come to more than that, and so may long arguments of the first program: who starts the
+//! machine says how large they are (`swap=`, `arguments=`), and then they have room of their own.
 //!
 //! ```text
 //!     start ── boot's: records of the heap ── slabs and whole frames ──▶ ◀── arrays above 4 MiB ── end
@@ -10,8 +12,8 @@
 //!
 //! What is allocated before the heap works, its own records above all, is never given back.
 //!
-//! Each processor has its own magazines ([`cpu::magazines`]). Until the first one has its `Cpu`, there
-//! are shared ones behind a lock.
+//! Each processor has its own magazines ([`cpu::magazines`]). Until the first one has its `Cpu`,
+//! there are shared ones behind a lock.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
@@ -41,16 +43,34 @@ static SHARED: Mutex<Magazines> = Mutex::new(Magazines::new());
 
 const PAGE: usize = PAGE_BYTES as usize;
 
-/// Bytes of the heap of a machine with so much RAM; whole pages.
-pub(super) const fn bytes_for(ram_bytes: u64) -> u64 {
-    ((4 << 20) + ram_bytes / 16) & !0xfff
+/// Bytes for each slot of swap: two words of 32 bits, and a share of what is kept by cluster.
+const SLOT_BYTES: u64 = 9;
+/// Copies of the arguments that a start makes: as words, as a list, and that again for each try, of
+/// pieces that are no whole frames.
+const ARGUMENTS_COPIES: u64 = 4;
+/// The most that a heap can have.
+const BYTES_MAX: u64 = 64 << 30;
+
+/// Bytes of the heap of a machine with so much RAM and swap, whose first program has arguments of
+/// so many bytes; whole pages.
+pub(super) const fn bytes_for(ram_bytes: u64, swap_bytes: u64, arguments_bytes: u64) -> u64 {
+    let slots_bytes = (swap_bytes / PAGE_BYTES).saturating_mul(SLOT_BYTES);
+    let told_bytes = arguments_bytes.saturating_mul(ARGUMENTS_COPIES);
+    let bytes = ((4 << 20) + ram_bytes / 16).saturating_add(slots_bytes).saturating_add(told_bytes);
+    if bytes > BYTES_MAX { BYTES_MAX } else { bytes & !0xfff }
+}
+
+/// The most swap that a heap of `bytes` has room for, if the machine has so much RAM. Half of what
+/// a heap has without swap is left for all else.
+pub(super) const fn swap_bytes_max(bytes: u64, ram_bytes: u64) -> u64 {
+    bytes.saturating_sub(bytes_for(ram_bytes, 0, 0) / 2) / SLOT_BYTES * PAGE_BYTES
 }
 
 /// Gives the heap its memory.
 ///
 /// # Safety
-/// The `bytes` at `base`, an address of the direct map, must be usable RAM that nobody else uses, for
-/// ever.
+/// The `bytes` at `base`, an address of the direct map, must be usable RAM that nobody else uses,
+/// for ever.
 pub(super) unsafe fn init(base: *mut u8, bytes: usize) {
     let start = base.expose_provenance();
     *BOOT.lock() = start..start + bytes;
@@ -99,8 +119,9 @@ fn boot_alloc(layout: Layout) -> *mut u8 {
 
 struct KernelHeap;
 
-// SAFETY: the heap gives disjoint pieces of memory that is handed over for good, as large and aligned
-// as asked, and so does boot's part, which gets nothing back. Neither unwinds: panics end the kernel.
+// SAFETY: the heap gives disjoint pieces of memory that is handed over for good, as large and
+// aligned as asked, and so does boot's part, which gets nothing back. Neither unwinds: panics end
+// the kernel.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(heap) = HEAP.get() else { return boot_alloc(layout) };

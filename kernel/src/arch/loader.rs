@@ -133,6 +133,16 @@ impl Loaded {
         let text = unsafe { core::slice::from_raw_parts(text, COMMAND_LINE_MAX) };
         text.split(|byte| *byte == 0).next().unwrap_or_default()
     }
+
+    /// The number behind `name` on the command line; 0 if there is none. Takes no heap: what is
+    /// asked for here decides how large that is made.
+    pub(super) fn number(&self, name: &[u8]) -> u64 {
+        let words = self.command_line().split(u8::is_ascii_whitespace);
+        let mut values = words.take_while(|word| *word != b"--");
+        let value = values.find_map(|word| word.strip_prefix(name));
+        let value = value.and_then(|digits| core::str::from_utf8(digits).ok());
+        value.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// The word at a physical address, which need not be aligned.

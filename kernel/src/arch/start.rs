@@ -45,7 +45,8 @@ pub(super) extern "sysv64" fn boot(info: u64) -> ! {
 
 /// Where the heap goes: the upper end of the longest range of RAM.
 fn place_heap(loaded: &Loaded) -> Range<u64> {
-    let bytes = heap::bytes_for(loaded.ram_bytes);
+    let [swap, arguments] = [b"swap=".as_slice(), b"arguments="].map(|name| loaded.number(name));
+    let bytes = heap::bytes_for(loaded.ram_bytes, swap, arguments);
     let longest = loaded.ram.as_slice().iter().max_by_key(|range| range.end - range.start);
     let end = longest.filter(|range| range.end - range.start > bytes).map(|range| range.end);
     let end = end.expect("the machine has too little RAM for a heap");
@@ -62,5 +63,6 @@ extern "sysv64" fn go_on(found: &'static Found) -> ! {
     let mut ram = found.loaded.ram.clone();
     ram.remove(&found.heap);
     memory::init(ram.as_slice());
-    crate::start(Hardware::find(&found.loaded, ram.as_slice()))
+    let heap_bytes = found.heap.end - found.heap.start;
+    crate::start(Hardware::find(&found.loaded, ram.as_slice(), heap_bytes))
 }
