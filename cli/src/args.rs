@@ -101,12 +101,7 @@ pub(crate) struct RecordArgs {
     #[arg(long = "qemu-option", value_name = "OPTION", allow_hyphen_values = true)]
     pub(crate) qemu_options: Vec<OsString>,
     /// The program and its arguments, after `--`
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
 

@@ -6,16 +6,33 @@ mod commands;
 mod output;
 mod progress;
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use vellum_emulator::boot::BootError;
+use vellum_lab::LabError;
+use vellum_lab::explain::LessonError;
 
 use args::{Args, Command};
+
+/// What was asked for cannot be meant, although its words could be read.
+#[derive(Debug)]
+struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 /// Exit codes: 0 done, 1 the work could not be done, 2 wrong usage. `record` and `boot` pass their
 /// program's on.
 const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -40,9 +57,19 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vellum: {}", in_one_line(&error));
-            ExitCode::from(FAILED)
+            ExitCode::from(if is_misuse(&error) { MISUSED } else { FAILED })
         }
     }
+}
+
+/// Whether other words would have helped: a name that there is not.
+fn is_misuse(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || matches!(cause.downcast_ref(), Some(LabError::Policy { .. }))
+            || matches!(cause.downcast_ref(), Some(LessonError::Policy(..)))
+            || matches!(cause.downcast_ref(), Some(BootError::Program(_)))
+    })
 }
 
 /// An error and its causes; a cause that an error tells itself is not told twice.

@@ -28,6 +28,14 @@ pub(crate) fn to(
     }
 }
 
+/// Checks that [`to`] can write to `path`, before there is anything to write.
+pub(crate) fn check(path: Option<&Path>) -> Result<()> {
+    match path {
+        Some(path) if path != Path::new("-") => temporary(path).map(drop),
+        _ => Ok(()),
+    }
+}
+
 fn to_stdout(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     write(&mut out)?;

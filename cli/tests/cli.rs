@@ -85,13 +85,15 @@ fn what_cannot_be_done_is_said_in_one_line() {
     refused(at, &["replay", "noise"], 1, &["noise"]);
     refused(at, &["info", "noise"], 1, &["noise"]);
     refused(at, &["import", "--from", "pages", "list", "-o", "l"], 1, &["list", "line 2"]);
-    refused(at, &["replay", "s.vtrace", "--policy", "best"], 1, &["best", "clock", "lru"]);
+    refused(at, &["replay", "s.vtrace", "--policy", "best"], 2, &["best", "clock", "lru"]);
     refused(at, &["replay", "s.vtrace", "--memory", "1k"], 1, &["too little"]);
     refused(at, &["replay", "s.vtrace", "--memory", "2T"], 1, &["1 TiB"]);
     refused(at, &["replay", "s.vtrace", "--machine", "abacus"], 1, &["abacus", "x86-64-server"]);
     refused(at, &["replay", "s.vtrace", "--memory", "lots"], 2, &["lots"]);
     refused(at, &["replay", "s.vtrace", "--swap", "tape"], 2, &["tape", "nvme"]);
     refused(at, &["export", "s.vtrace", "-o", "s.xlsx"], 1, &["s.xlsx", ".parquet"]);
+    refused(at, &["replay", "s.vtrace", "-o", "no/where"], 1, &["cannot write in no"]);
+    refused(at, &["record", "--bogus", "--", "true"], 2, &["--bogus"]);
     refused(at, &["dance"], 2, &["dance"]);
     assert!(!at.join("l").exists(), "a refused import leaves nothing behind");
 }
@@ -266,7 +268,7 @@ fn the_anomaly_is_shown_with_both_tables() {
 fn what_cannot_be_explained_is_said_in_one_line() {
     let directory = TempDir::new().expect("there is a temporary directory");
     let at = directory.path();
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (&["--refs", ""], &["no references"]),
         (&[], &["no references", "--refs"]),
         (&["--refs", "1,x-2"], &["reference 2", "x-2"]),
@@ -274,8 +276,6 @@ fn what_cannot_be_explained_is_said_in_one_line() {
         (&["--refs", "99999999999999999999999"], &["reference 1"]),
         (&["--refs", "1", "-C", "0"], &["0 frames", "1 to 1024"]),
         (&["--refs", "1", "-C", "18446744073709551615"], &["1 to 1024"]),
-        (&["--refs", "1", "-p", "best"], &["best", "fifo"]),
-        (&["--refs", "1", "-p", "lru-k:k=0"], &["lru-k:k=0", "1 to 8"]),
         (&["-n", "99999999999"], &["99999999999 random references"]),
         (&["--refs", "1", "-b", "2"], &["-b", "CLOCK"]),
         (&["--refs-file", "missing"], &["missing"]),
@@ -285,6 +285,9 @@ fn what_cannot_be_explained_is_said_in_one_line() {
     for (arguments, words) in cases {
         refused(at, &[&["explain"][..], arguments].concat(), 1, words);
     }
+    let policy = |name| ["explain", "--refs", "1", "-p", name];
+    refused(at, &policy("best"), 2, &["best", "fifo"]);
+    refused(at, &policy("lru-k:k=0"), 2, &["lru-k:k=0", "1 to 8"]);
     std::fs::write(at.join("binary"), [0xff, 0xfe, 0, 1]).expect("room");
     refused(at, &["explain", "--refs-file", "binary"], 1, &["binary", "no text"]);
     refused(at, &["explain", "--refs", "1", "--refs-file", "x"], 2, &["--refs-file"]);

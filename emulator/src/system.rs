@@ -8,6 +8,7 @@
 //!     /tmp                  empty
 //! ```
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,14 @@ pub enum SystemError {
         /// The program.
         path: PathBuf,
     },
+    /// A program has the name of another.
+    #[error("{}: there is a /bin/{name} already; give it another name", .path.display())]
+    Twice {
+        /// The program.
+        path: PathBuf,
+        /// Its name.
+        name: String,
+    },
     /// A file is too large for an archive.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -92,6 +101,8 @@ pub fn archive(
     added: &[PathBuf],
 ) -> Result<Vec<u8>, SystemError> {
     let mut archive = Archive::default();
+    let mut names: HashSet<String> =
+        programs.iter().map(|program| program.name.to_owned()).collect();
     for directory in ["bin", "dev", "etc", "tmp"] {
         archive.directory(directory);
     }
@@ -100,13 +111,18 @@ pub fn archive(
     }
     if let Some(path) = busybox {
         archive.program("bin/busybox", &static_program(path)?)?;
+        names.insert("busybox".to_owned());
         for applet in APPLETS {
+            names.insert(applet.to_owned());
             archive.link(&format!("bin/{applet}"), "busybox");
         }
     }
     for path in added {
         let contents = static_program(path)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        if !names.insert(name.clone().into_owned()) {
+            return Err(SystemError::Twice { path: path.clone(), name: name.into_owned() });
+        }
         archive.program(&format!("bin/{name}"), &contents)?;
     }
     archive.file("etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")?;
@@ -221,6 +237,15 @@ mod tests {
         let nothing = directory.path().join("nothing");
         let error = archive(&[], None, &[nothing]).unwrap_err().to_string();
         assert!(error.contains("cannot read"), "{error}");
+    }
+
+    #[test]
+    fn two_programs_of_one_name_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        fs::write(&program, elf(1)).unwrap();
+        let error = archive(&[], None, &[program.clone(), program]).unwrap_err().to_string();
+        assert!(error.ends_with("program: there is a /bin/program already; give it another name"));
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl Kernel {
                 )));
             }
             Err(Halt::Errno(errno)) => {
-                return Err(refused(&alloc::format!("cannot be started: errno {}", errno.0)));
+                let why = crate::words::of_errno(errno);
+                return Err(refused(&alloc::format!("cannot be started: {why}")));
             }
             Err(halt) => return Err(refused(&alloc::format!("cannot be started: {halt:?}"))),
         }

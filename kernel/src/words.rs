@@ -1,6 +1,27 @@
-//! Structures of the system-call interface, word by word.
+//! Structures of the system-call interface, word by word, and its errors in words.
 
+use alloc::format;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+
+use crate::calls::Errno;
+
+/// What a call that failed says to people, as far as programs can fail to start.
+pub(crate) fn of_errno(errno: Errno) -> String {
+    let words = match errno {
+        Errno::EACCES => "permission denied",
+        Errno::E2BIG => "the arguments are too long",
+        Errno::ENOEXEC => "no static program for x86-64",
+        Errno::ENOMEM => "there is too little memory",
+        Errno::ENOTDIR => "a part of its path is no directory",
+        Errno::ELOOP => "too many links or interpreters",
+        Errno::ENAMETOOLONG => "its name is too long",
+        Errno::EISDIR => "it is a directory",
+        Errno::EIO => "it cannot be read",
+        Errno(number) => return format!("error {number}"),
+    };
+    words.to_string()
+}
 
 /// Bytes of a structure, in the order of its fields; little-endian.
 #[derive(Default)]

@@ -17,8 +17,9 @@ use super::Format;
 ///
 /// What the program prints goes to standard output as it comes. The report (faults, reclaim,
 /// memory, processes, as of `replay`) follows on standard error, so that output can be piped; with
-/// --format json it is the other way round. Standard input is read when the program wants it: from a
-/// file, a pipe, or line by line from a terminal, where /bin/sh -i is a shell with a prompt.
+/// --format json or csv it is the other way round. Standard input is read when the program wants
+/// it: from a file, a pipe, or line by line from a terminal, where /bin/sh -i is a shell with a
+/// prompt.
 ///
 /// Programs in /bin: hello, forktest (copy-on-write), memory (what each call costs in faults),
 /// churn (more memory than there is), threads, files, signals, pipes, oom, stress; and sh, sort,
@@ -64,7 +65,7 @@ pub(crate) struct BootArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// The program and its arguments, after `--` [default: /bin/hello]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(trailing_var_arg = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<String>,
 }
 

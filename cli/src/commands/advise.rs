@@ -14,6 +14,7 @@ pub(crate) fn run(args: &AdviseArgs) -> Result<ExitCode> {
     if args.format == Format::Csv {
         bail!("advice is text or json; `vellum curve` and `vellum replay` make tables");
     }
+    output::check(args.output.as_deref())?;
     let machine = Experiment {
         policy: args.policy.clone(),
         swap: args.swap,

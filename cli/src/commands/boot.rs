@@ -16,7 +16,7 @@ use vellum_mm::addr::Frame;
 use vellum_mm::replace::{Choice, Parameters, Replacement, Settings};
 
 use crate::args::{BootArgs, Format};
-use crate::output;
+use crate::{Usage, output};
 use live::Live;
 use report::{BootReport, Measured};
 
@@ -24,10 +24,11 @@ use report::{BootReport, Measured};
 const INTERRUPTED: u8 = 130;
 
 pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
-    if args.format == Format::Csv {
-        bail!("the report of a boot is text or JSON");
-    }
     check_policy(&args.policy)?;
+    if args.program.first().is_some_and(String::is_empty) {
+        bail!(Usage("the program after `--` has no name".to_owned()));
+    }
+    output::check(args.output.as_deref())?;
     let stop = interrupts()?;
     let boot = Boot {
         memory_bytes: args.memory,
@@ -43,9 +44,10 @@ pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
         stop: Some(Arc::clone(&stop)),
         ..Boot::default()
     };
-    // Standard output is for one of the two: what the program prints, or JSON.
+    // Standard output is for one of the two: what the program prints, or a report for programs.
+    let report_is_output = args.output.as_deref().is_none_or(|path| path == Path::new("-"));
     let out: Box<dyn Write> = match args.format {
-        Format::Json if args.output.is_none() => Box::new(io::stderr()),
+        Format::Json | Format::Csv if report_is_output => Box::new(io::stderr()),
         _ => Box::new(io::stdout()),
     };
     match listen(&boot, Live::new(out), &stop)? {
@@ -59,7 +61,7 @@ pub(crate) fn run(args: BootArgs) -> Result<ExitCode> {
 
 /// Refuses what the kernel would refuse, before it is built.
 fn check_policy(text: &str) -> Result<()> {
-    let choice = Choice::parse(text).with_context(|| format!("policy `{text}`"))?;
+    let choice = Choice::parse(text).map_err(|error| Usage(format!("policy `{text}`: {error}")))?;
     let any = Parameters {
         first: Frame(0),
         frames: 1024,
@@ -69,10 +71,10 @@ fn check_policy(text: &str) -> Result<()> {
     };
     match choice.make(&any) {
         Replacement::Blind(_) => Ok(()),
-        _ => bail!(
+        _ => bail!(Usage(format!(
             "policy `{text}` must be told of more than hardware sees; `vellum curve` runs it, and \
              here do clock, linux, mglru and others"
-        ),
+        ))),
     }
 }
 
@@ -123,6 +125,7 @@ fn print(report: &BootReport, format: Format, path: Option<&Path>) -> Result<()>
             serde_json::to_writer(&mut *out, report)?;
             Ok(writeln!(out)?)
         }
-        _ => Ok(write!(out, "{report}")?),
+        Format::Csv => report.csv(out),
+        Format::Text => Ok(write!(out, "{report}")?),
     })
 }

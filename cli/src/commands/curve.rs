@@ -26,6 +26,7 @@ pub(crate) fn run(args: &CurveArgs) -> Result<ExitCode> {
         seed: args.seed,
     };
     request.check()?;
+    output::check(args.output.as_deref())?;
     let bar = progress::bar(None, "flattening");
     let flat = flatten(&args.trace, |progress| show(&bar, progress))?;
     bar.finish_and_clear();

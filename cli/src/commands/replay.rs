@@ -17,6 +17,7 @@ use crate::args::{Format, PageCache, ReplayArgs};
 use crate::{output, progress};
 
 pub(crate) fn run(args: &ReplayArgs) -> Result<ExitCode> {
+    output::check(args.output.as_deref())?;
     let experiment = Experiment {
         memory: match (args.memory, args.frames) {
             (Some(size), _) => Memory::Size(size),

@@ -11,6 +11,7 @@ use crate::args::{DegreeList, Format, RunArgs};
 use crate::{output, progress};
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
+    output::check(args.output.as_deref())?;
     let plan = Plan::open(&args.scenario)?;
     match &args.degree {
         Some(list) => many(args, &plan, list),

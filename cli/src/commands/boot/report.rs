@@ -1,7 +1,9 @@
 //! What came of a boot: what the kernel measured, and what was asked for.
 
 use std::fmt;
+use std::io::Write;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use vellum_emulator::boot::Boot;
 use vellum_emulator::console::OutOfMemory;
@@ -75,6 +77,43 @@ impl BootReport {
             measured,
             oom_kills,
         }
+    }
+
+    /// Writes a header and one row, for tables of many boots.
+    pub(super) fn csv(&self, out: &mut dyn Write) -> Result<()> {
+        let Measured { machine, faults, reclaim, memory, time, .. } = &self.measured;
+        writeln!(
+            out,
+            "program,memory_bytes,frames,policy,swap_bytes,cpus,nodes,seed,exit,minor,major,\
+             scanned,evicted,written,swapped_in,swapped_out,peak_used_bytes,peak_page_table_bytes,\
+             peak_swap_bytes,virtual_ns,oom_kills"
+        )?;
+        writeln!(
+            out,
+            "\"{}\",{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+            self.program.join(" ").replace('"', "\"\""),
+            machine.memory_bytes,
+            machine.frames,
+            self.policy,
+            machine.swap_bytes,
+            machine.cpus,
+            self.nodes,
+            self.seed,
+            self.exit,
+            faults.minor,
+            faults.major,
+            reclaim.scanned,
+            reclaim.evicted,
+            reclaim.written,
+            reclaim.swapped_in,
+            reclaim.swapped_out,
+            memory.peak_used_bytes,
+            memory.peak_page_table_bytes,
+            memory.peak_swap_bytes,
+            time.virtual_ns,
+            self.oom_kills.len()
+        )?;
+        Ok(())
     }
 
     /// The exit code of the program.
