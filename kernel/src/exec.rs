@@ -121,7 +121,9 @@ impl Kernel {
         let slot = self.tasks.add_space(space);
         let tid = self.tasks.new_tid().ok_or_else(|| refused("no process number"))?;
         self.first = tid;
-        self.tasks.processes.insert(tid, Process::first(tid, slot));
+        let first = Process::first(tid, slot);
+        self.files.tree[first.directory].uses += 1;
+        self.tasks.processes.insert(tid, first);
         self.tasks.spaces[slot].as_mut().expect("it was made").users = 1;
         self.tasks.threads.insert(tid, Thread::new(tid, Box::new(Context::new(0, 0))));
         let console = self.files.tree.find(0, b"/dev/console", true);

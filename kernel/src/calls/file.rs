@@ -55,10 +55,7 @@ impl Kernel {
     pub(crate) fn release(&mut self, open: OpenId) {
         let Some(closed) = self.files.opens.release(open) else { return };
         match closed.object {
-            Object::Node(node) => {
-                self.files.tree[node].opens -= 1;
-                self.reap(node);
-            }
+            Object::Node(node) => self.leave_node(node),
             Object::Nameless(file) => {
                 self.files.nameless.push(file);
                 self.forget_unmapped();
@@ -73,7 +70,13 @@ impl Kernel {
         self.wake_all(|wait| matches!(wait, Wait::Pipe(at) if at == pipe) || wait == Wait::Poll);
     }
 
-    /// Gives up what no name and no open file leads to.
+    /// One use less of what has a name, or had one.
+    pub(crate) fn leave_node(&mut self, node: NodeId) {
+        self.files.tree[node].uses -= 1;
+        self.reap(node);
+    }
+
+    /// Gives up what nothing leads to any more.
     pub(crate) fn reap(&mut self, node: NodeId) {
         if let Some(Kind::File(file, _)) = self.files.tree.reap(node) {
             self.files.nameless.push(file);
@@ -119,7 +122,7 @@ impl Kernel {
                 }
             }
         }
-        self.files.tree[node].opens += 1;
+        self.files.tree[node].uses += 1;
         Ok(self.files.opens.add(Open {
             append: flags & nr::O_APPEND != 0,
             nonblocking: flags & nr::O_NONBLOCK != 0,
@@ -403,6 +406,9 @@ impl Kernel {
         let Object::Node(node) = self.files.opens[id].object else {
             return Err(Errno::ENOTDIR.into());
         };
+        if self.files.tree[node].links == 0 {
+            return Err(Errno::ENOENT.into());
+        }
         let skip = self.files.opens[id].offset as usize;
         let above = self.files.tree.above(node)?;
         let dots: [(&[u8], NodeId); 2] = [(b".", node), (b"..", above)];

@@ -241,6 +241,7 @@ impl Kernel {
             nr::__NR_symlink => self.make_link(tid, a[0], AT_FDCWD, a[1]),
             nr::__NR_symlinkat => self.make_link(tid, a[0], a[1], a[2]),
             nr::__NR_chdir => self.change_directory(tid, a[0]),
+            nr::__NR_fchdir => self.change_directory_to(tid, a[0]),
             nr::__NR_getcwd => self.working_directory(tid, a[0], a[1]),
             nr::__NR_umask => {
                 let process = self.process(tid);

@@ -161,8 +161,22 @@ impl Kernel {
     pub(crate) fn change_directory(&mut self, tid: Tid, path: u64) -> Answer {
         let (base, path) = self.path_in(tid, AT_FDCWD, path)?;
         let node = self.files.tree.find(base, &path, true)?;
+        self.enter_directory(tid, node)
+    }
+
+    pub(crate) fn change_directory_to(&mut self, tid: Tid, descriptor: u64) -> Answer {
+        let id = self.open_file(tid, descriptor)?;
+        let Object::Node(node) = self.files.opens[id].object else {
+            return Err(Errno::ENOTDIR.into());
+        };
+        self.enter_directory(tid, node)
+    }
+
+    fn enter_directory(&mut self, tid: Tid, node: NodeId) -> Answer {
         self.files.tree.names(node)?;
-        self.process(tid).directory = node;
+        self.files.tree[node].uses += 1;
+        let left = core::mem::replace(&mut self.process(tid).directory, node);
+        self.leave_node(left);
         Ok(0)
     }
 

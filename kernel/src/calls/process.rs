@@ -108,6 +108,7 @@ impl Kernel {
         for descriptor in like.descriptors.iter().flatten() {
             self.files.opens[descriptor.open].references += 1;
         }
+        self.files.tree[like.directory].uses += 1;
         let child = Process {
             parent,
             name: like.name.clone(),
@@ -232,14 +233,15 @@ impl Kernel {
         let entry = &mut self.tasks.processes[process];
         let end = entry.ending.unwrap_or(End::Exit(0));
         entry.ended = Some(end);
-        let (parent, was_killed_for_memory) = (entry.parent, entry.out_of_memory);
-        if was_killed_for_memory {
+        let (parent, directory) = (entry.parent, entry.directory);
+        let descriptors = core::mem::take(&mut entry.descriptors);
+        if entry.out_of_memory {
             self.wake_all(|wait| wait == Wait::Victim);
         }
-        let entry = &mut self.tasks.processes[process];
-        for descriptor in core::mem::take(&mut entry.descriptors).into_iter().flatten() {
+        for descriptor in descriptors.into_iter().flatten() {
             self.release(descriptor.open);
         }
+        self.leave_node(directory);
         self.note_end(process);
         // Orphans belong to nobody: who of them has ended, nobody will ask about.
         let mut forgotten = Vec::new();

@@ -63,10 +63,10 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// Permissions; shown, not enforced, as everybody is root.
     pub(crate) permissions: u32,
-    /// Names that lead to it.
+    /// Names that lead to it. A directory without is removed, and takes no names.
     pub(crate) links: u32,
-    /// Open files that refer to it.
-    pub(crate) opens: u32,
+    /// Who else leads to it: open files, processes that are in it, removed directories that were.
+    pub(crate) uses: u32,
     /// It is on the disk: names in it never change.
     pub(crate) sealed: bool,
 }
@@ -97,7 +97,7 @@ impl core::ops::IndexMut<NodeId> for Tree {
 impl Default for Tree {
     fn default() -> Tree {
         let kind = Kind::Directory(BTreeMap::new(), ROOT);
-        let top = Node { kind, permissions: 0o755, links: 1, opens: 0, sealed: false };
+        let top = Node { kind, permissions: 0o755, links: 1, uses: 0, sealed: false };
         Tree { nodes: alloc::vec![Some(top)] }
     }
 }
@@ -208,11 +208,12 @@ impl Tree {
     /// Whether a directory takes a new name.
     ///
     /// # Errors
-    /// `EEXIST`, `ENOTDIR`; `EROFS` on the disk.
+    /// `EEXIST`, `ENOTDIR`; `EROFS` on the disk; `ENOENT` once it is removed.
     pub(crate) fn takes(&self, directory: NodeId, name: &[u8]) -> Result<(), Errno> {
         match self.names(directory)? {
             names if names.contains_key(name) => Err(Errno::EEXIST),
             _ if self[directory].sealed => Err(Errno::EROFS),
+            _ if self[directory].links == 0 => Err(Errno::ENOENT),
             _ => Ok(()),
         }
     }
@@ -245,7 +246,7 @@ impl Tree {
         permissions: u32,
     ) -> Result<NodeId, Errno> {
         self.takes(directory, name)?;
-        let node = Some(Node { kind, permissions, links: 0, opens: 0, sealed: false });
+        let node = Some(Node { kind, permissions, links: 0, uses: 0, sealed: false });
         let free = self.nodes.iter().position(Option::is_none);
         let id = free.unwrap_or(self.nodes.len());
         if id == self.nodes.len() {
@@ -292,6 +293,10 @@ impl Tree {
         }
         self.names_mut(above)?.remove(name);
         self[node].links -= 1;
+        if directory {
+            // Whoever is in it still finds the way up.
+            self[above].uses += 1;
+        }
         Ok(node)
     }
 
@@ -315,8 +320,10 @@ impl Tree {
     ) -> Result<Option<NodeId>, Errno> {
         let node = *self.names(from)?.get(old).ok_or(Errno::ENOENT)?;
         self.may_move(from, node)?;
-        if self[to].sealed {
-            return Err(Errno::EROFS);
+        match &self[to] {
+            to if to.sealed => return Err(Errno::EROFS),
+            to if to.links == 0 => return Err(Errno::ENOENT),
+            _ => {}
         }
         let is_directory = matches!(self[node].kind, Kind::Directory(..));
         let mut above = to;
@@ -339,10 +346,19 @@ impl Tree {
         Ok(replaced)
     }
 
-    /// Gives up a node that has neither names nor opens any more; its kind.
+    /// Gives up a node that nothing leads to any more; its kind.
     pub(crate) fn reap(&mut self, node: NodeId) -> Option<Kind> {
-        let unused = self[node].links == 0 && self[node].opens == 0;
-        if unused { self.nodes[node].take().map(|node| node.kind) } else { None }
+        let mut last = node;
+        // Ends: each turn gives up a removed directory, and goes on with the one that it was in.
+        loop {
+            if self[last].links > 0 || self[last].uses > 0 {
+                return None;
+            }
+            let kind = self.nodes[last].take().map(|node| node.kind);
+            let Some(Kind::Directory(_, above)) = kind else { return kind };
+            self[above].uses -= 1;
+            last = above;
+        }
     }
 
     /// The absolute path of a directory.
