@@ -290,12 +290,16 @@ impl Kernel {
         let writes = matches!(number, nr::__NR_write | nr::__NR_writev);
         thread.redo = Redo::Nothing;
         let progress = core::mem::take(&mut thread.progress);
+        let held = thread.held.take();
         if writes && progress > 0 {
             context.rax = progress;
         } else if action.flags & u64::from(nr::SA_RESTART) != 0 && restarts(number) {
             context.rip -= 2; // the call's number is still in its register
         } else {
             context.rax = u64::from(Errno::EINTR.0).wrapping_neg();
+        }
+        if let Some(open) = held {
+            self.release(open);
         }
     }
 

@@ -90,6 +90,8 @@ pub(crate) struct Thread {
     pub(crate) reads: Reads,
     /// How much of the present call is done, in the call's own unit.
     pub(crate) progress: u64,
+    /// The open file that the present call waits with, one more reference to it.
+    pub(crate) held: Option<OpenId>,
     /// When its wait is over at the latest, in nanoseconds; `u64::MAX` for never.
     pub(crate) deadline: u64,
     /// Its wait ended because of the deadline.
@@ -126,6 +128,7 @@ impl Thread {
             waits: 0,
             reads: Reads::default(),
             progress: 0,
+            held: None,
             deadline: u64::MAX,
             timed_out: false,
             interrupted: false,

@@ -67,7 +67,7 @@ impl Kernel {
 
     fn close_pipe(&mut self, pipe: usize, writer: bool) {
         self.files.pipes.close(pipe, writer);
-        self.wake_all(|wait| matches!(wait, Wait::Pipe(at) if at == pipe) || wait == Wait::Poll);
+        self.wake_pipe(pipe);
     }
 
     /// One use less of what has a name, or had one.

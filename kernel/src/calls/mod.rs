@@ -7,10 +7,12 @@
 mod file;
 mod futex;
 mod memory;
+mod parts;
 mod paths;
 mod process;
 mod shm;
 mod signal;
+mod streams;
 mod system;
 mod time;
 mod transfer;
@@ -19,6 +21,7 @@ use linux_raw_sys::general as nr;
 use vellum_mm::fault::Cause;
 use vellum_mm::spaces::map::Refused;
 
+use self::transfer::Way;
 use crate::arch::user::Context;
 use crate::kernel::Kernel;
 use crate::tasks::{Tid, Wait};
@@ -61,6 +64,7 @@ errnos!(
     ENOTDIR,
     ENOTEMPTY,
     ENOTTY,
+    EOPNOTSUPP,
     EPERM,
     EPIPE,
     ERANGE,
@@ -187,12 +191,16 @@ impl Kernel {
 
     fn call_file(&mut self, tid: Tid, number: u32, a: &Arguments) -> Option<Answer> {
         Some(match number {
-            nr::__NR_read => self.read(tid, a[0], a[1], a[2], None),
-            nr::__NR_write => self.write(tid, a[0], a[1], a[2], None),
-            nr::__NR_pread64 => self.read(tid, a[0], a[1], a[2], Some(a[3])),
-            nr::__NR_pwrite64 => self.write(tid, a[0], a[1], a[2], Some(a[3])),
-            nr::__NR_readv => self.vectored(tid, a[0], a[1], a[2], false),
-            nr::__NR_writev => self.vectored(tid, a[0], a[1], a[2], true),
+            nr::__NR_read => self.read(tid, a[0], a[1], a[2]),
+            nr::__NR_write => self.write(tid, a[0], a[1], a[2]),
+            nr::__NR_pread64 => self.at_place(tid, a, Way::ToProgram),
+            nr::__NR_pwrite64 => self.at_place(tid, a, Way::FromProgram),
+            nr::__NR_readv => self.vectored(tid, a, Way::ToProgram),
+            nr::__NR_writev => self.vectored(tid, a, Way::FromProgram),
+            nr::__NR_preadv => self.vectored_at_place(tid, a, Way::ToProgram),
+            nr::__NR_pwritev => self.vectored_at_place(tid, a, Way::FromProgram),
+            nr::__NR_preadv2 => self.vectored_with_flags(tid, a, Way::ToProgram),
+            nr::__NR_pwritev2 => self.vectored_with_flags(tid, a, Way::FromProgram),
             nr::__NR_open => self.open_at(tid, AT_FDCWD, a[0], a[1], a[2]),
             nr::__NR_openat => self.open_at(tid, a[0], a[1], a[2], a[3]),
             nr::__NR_creat => {

@@ -195,6 +195,9 @@ impl Kernel {
         if let Some(parent) = thread.vfork_parent {
             self.end_vfork(tid, parent);
         }
+        if let Some(open) = thread.held {
+            self.release(open);
+        }
         self.leave_space(thread.process, space);
         if last {
             self.end_of(thread.process);

@@ -1,26 +1,17 @@
 //! Calls that move bytes: read, write and their variants.
 
-use alloc::vec;
-use alloc::vec::Vec;
-
-use linux_raw_sys::general as nr;
 use vellum_mm::addr::{FileRef, Frame, PAGE_BYTES, VirtAddr};
 use vellum_mm::fault::{Cause, Violation};
 use vellum_mm::machine::Access;
 use vellum_mm::vm::FileOutcome;
 
-use super::{Answer, Errno, Halt};
-use crate::arch::console;
+use super::parts::Parts;
+use super::{Answer, Arguments, Errno, Halt};
+use crate::files::OpenId;
 use crate::files::open::Object;
-use crate::files::pipe::PIPE_ATOMIC;
 use crate::files::tree::{Device, Kind};
 use crate::kernel::Kernel;
 use crate::tasks::{Tid, Wait};
-
-/// Bytes that one call moves at the most, as on Linux.
-const BYTES_MAX: u64 = 0x7fff_f000;
-/// Bytes copied at once where they pass through the kernel.
-const CHUNK_BYTES: usize = 4096;
 
 /// Where bytes go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,71 +22,142 @@ pub(crate) enum Way {
     FromProgram,
 }
 
+/// Where bytes of a file are.
+#[derive(Clone, Copy)]
+struct Span {
+    file: FileRef,
+    start: u64,
+    count: u64,
+    way: Way,
+}
+
 impl Kernel {
-    pub(crate) fn read(
-        &mut self,
-        tid: Tid,
-        descriptor: u64,
-        buffer: u64,
-        bytes: u64,
-        at: Option<u64>,
-    ) -> Answer {
-        let id = self.open_file(tid, descriptor)?;
-        if !self.files.opens[id].readable {
-            return Err(Errno::EBADF.into());
+    pub(crate) fn read(&mut self, tid: Tid, descriptor: u64, buffer: u64, bytes: u64) -> Answer {
+        self.transfer(tid, descriptor, Parts::new(&[(buffer, bytes)]), None, Way::ToProgram)
+    }
+
+    pub(crate) fn write(&mut self, tid: Tid, descriptor: u64, buffer: u64, bytes: u64) -> Answer {
+        self.transfer(tid, descriptor, Parts::new(&[(buffer, bytes)]), None, Way::FromProgram)
+    }
+
+    /// `pread`, `pwrite`.
+    pub(crate) fn at_place(&mut self, tid: Tid, a: &Arguments, way: Way) -> Answer {
+        let &[descriptor, buffer, bytes, at, ..] = a;
+        if i64::try_from(at).is_err() {
+            return Err(Errno::EINVAL.into());
         }
-        let bytes = bytes.min(BYTES_MAX);
-        match self.object(id, at)? {
-            Source::File(file) => {
-                let from = at.unwrap_or(self.files.opens[id].offset);
-                let size = self.file_bytes(file);
-                let count = bytes.min(size.saturating_sub(from));
-                let done = self.move_pages(tid, file, from, buffer, count, Way::ToProgram)?;
-                if at.is_none() {
-                    self.files.opens[id].offset = from + done;
-                }
-                Ok(done)
-            }
-            Source::Pipe(pipe) => self.read_pipe(tid, pipe, buffer, bytes, id),
-            Source::Device(device) => self.read_device(tid, device, buffer, bytes, id),
+        self.transfer(tid, descriptor, Parts::new(&[(buffer, bytes)]), Some(at), way)
+    }
+
+    /// `readv`, `writev`.
+    pub(crate) fn vectored(&mut self, tid: Tid, a: &Arguments, way: Way) -> Answer {
+        let parts = self.parts_in(tid, a[1], a[2])?;
+        self.transfer(tid, a[0], Parts::new(&parts), None, way)
+    }
+
+    /// `preadv`, `pwritev`.
+    pub(crate) fn vectored_at_place(&mut self, tid: Tid, a: &Arguments, way: Way) -> Answer {
+        if i64::try_from(a[3]).is_err() {
+            return Err(Errno::EINVAL.into());
+        }
+        let parts = self.parts_in(tid, a[1], a[2])?;
+        self.transfer(tid, a[0], Parts::new(&parts), Some(a[3]), way)
+    }
+
+    /// `preadv2`, `pwritev2`: no flag is known, and -1 is the present position.
+    pub(crate) fn vectored_with_flags(&mut self, tid: Tid, a: &Arguments, way: Way) -> Answer {
+        match a[5] {
+            0 if a[3] == u64::MAX => self.vectored(tid, a, way),
+            0 => self.vectored_at_place(tid, a, way),
+            _ => Err(Errno::EOPNOTSUPP.into()),
         }
     }
 
-    pub(crate) fn write(
+    /// Moves bytes between an open file and a program. A call that must wait keeps its file open: what
+    /// happens to the descriptor meanwhile is for later calls.
+    fn transfer(
         &mut self,
         tid: Tid,
         descriptor: u64,
-        buffer: u64,
-        bytes: u64,
+        parts: Parts<'_>,
         at: Option<u64>,
+        way: Way,
     ) -> Answer {
-        let id = self.open_file(tid, descriptor)?;
-        if !self.files.opens[id].writable {
+        let id = match self.tasks.threads[tid].held {
+            Some(held) => held,
+            None => self.open_file(tid, descriptor)?,
+        };
+        let answer = match way {
+            Way::ToProgram => self.read_open(tid, id, parts, at),
+            Way::FromProgram => self.write_open(tid, id, parts, at),
+        };
+        let waits = matches!(answer, Err(Halt::Wait(..) | Halt::Again | Halt::Interrupted));
+        if let Some(thread) = self.tasks.threads.get_mut(tid) {
+            let before = core::mem::replace(&mut thread.held, waits.then_some(id));
+            match (before, waits) {
+                (None, true) => self.files.opens[id].references += 1,
+                (Some(_), false) => self.release(id),
+                _ => {}
+            }
+        }
+        answer
+    }
+
+    fn read_open(&mut self, tid: Tid, id: OpenId, parts: Parts<'_>, at: Option<u64>) -> Answer {
+        if !self.files.opens[id].readable {
             return Err(Errno::EBADF.into());
         }
-        let bytes = bytes.min(BYTES_MAX);
-        match self.object(id, at)? {
+        match self.source(id, at)? {
             Source::File(file) => {
-                // Only a call that begins moves to the end: one that has waited goes on.
-                let begins = self.tasks.threads[tid].progress == 0;
-                if at.is_none() && begins && self.files.opens[id].append {
-                    self.files.opens[id].offset = self.file_bytes(file);
-                }
-                let to = at.unwrap_or(self.files.opens[id].offset);
-                let done = self.move_pages(tid, file, to, buffer, bytes, Way::FromProgram)?;
+                let start = at.unwrap_or(self.files.opens[id].offset);
+                let size = self.file_bytes(file);
+                let count = parts.bytes().min(size.saturating_sub(start));
+                let span = Span { file, start, count, way: Way::ToProgram };
+                let done = self.move_pages(tid, span, parts)?;
                 if at.is_none() {
-                    self.files.opens[id].offset = to + done;
+                    self.files.opens[id].offset = start + done;
                 }
                 Ok(done)
             }
-            Source::Pipe(pipe) => self.write_pipe(tid, pipe, buffer, bytes, id),
-            Source::Device(Device::Console) => self.write_console(tid, buffer, bytes),
-            Source::Device(_) => Ok(bytes),
+            Source::Pipe(pipe) => self.read_pipe(tid, pipe, parts, id),
+            Source::Device(device) => self.read_device(tid, device, parts, id),
+        }
+    }
+
+    fn write_open(&mut self, tid: Tid, id: OpenId, parts: Parts<'_>, at: Option<u64>) -> Answer {
+        if !self.files.opens[id].writable {
+            return Err(Errno::EBADF.into());
+        }
+        match self.source(id, at)? {
+            Source::File(file) => {
+                let begun = self.tasks.threads[tid].progress;
+                let open = &self.files.opens[id];
+                let start = match at {
+                    // As on Linux, at the end wherever it was to be.
+                    Some(_) if open.append => self.file_bytes(file).saturating_sub(begun),
+                    Some(at) => at,
+                    // Only a call that begins moves to the end: one that has waited goes on.
+                    None if open.append && begun == 0 => self.file_bytes(file),
+                    None => open.offset,
+                };
+                if at.is_none() {
+                    self.files.opens[id].offset = start;
+                }
+                let count = parts.bytes();
+                let span = Span { file, start, count, way: Way::FromProgram };
+                let done = self.move_pages(tid, span, parts)?;
+                if at.is_none() {
+                    self.files.opens[id].offset = start + done;
+                }
+                Ok(done)
+            }
+            Source::Pipe(pipe) => self.write_pipe(tid, pipe, parts, id),
+            Source::Device(device) => self.write_device(tid, device, parts),
         }
     }
 
     /// What an open file's bytes come from.
-    fn object(&mut self, id: usize, at: Option<u64>) -> Result<Source, Errno> {
+    fn source(&mut self, id: OpenId, at: Option<u64>) -> Result<Source, Errno> {
         match self.files.opens[id].object {
             Object::Nameless(file) => Ok(Source::File(file)),
             Object::PipeIn(_) | Object::PipeOut(_) if at.is_some() => Err(Errno::ESPIPE),
@@ -116,22 +178,16 @@ impl Kernel {
 
     /// Moves bytes between a file's pages and a program's; those that are moved stay so when it must
     /// wait.
-    fn move_pages(
-        &mut self,
-        tid: Tid,
-        file: FileRef,
-        start: u64,
-        buffer: u64,
-        count: u64,
-        way: Way,
-    ) -> Answer {
+    fn move_pages(&mut self, tid: Tid, span: Span, parts: Parts<'_>) -> Answer {
+        let Span { file, start, count, way } = span;
         let access = if way == Way::ToProgram { Access::Write } else { Access::Read };
         // Ends: each turn moves bytes, or finds that the program's page was evicted for the file's.
         while self.tasks.threads[tid].progress < count {
             let done = self.tasks.threads[tid].progress;
-            let (at, address) = (start + done, buffer.wrapping_add(done));
+            let (address, follow) = parts.at(done);
+            let at = start + done;
             let (within, offset) = (at % PAGE_BYTES, address % PAGE_BYTES);
-            let part = (count - done).min(PAGE_BYTES - within).min(PAGE_BYTES - offset);
+            let part = (count - done).min(follow).min(PAGE_BYTES - within).min(PAGE_BYTES - offset);
             let page = VirtAddr(address).page();
             let own = match self.reach(tid, page, access).map_err(Halt::in_call) {
                 Err(Halt::Errno(_)) if done > 0 => break,
@@ -226,136 +282,6 @@ impl Kernel {
             done += part;
         }
         Ok(count)
-    }
-
-    fn read_pipe(&mut self, tid: Tid, pipe: usize, buffer: u64, bytes: u64, id: usize) -> Answer {
-        let held = &self.files.pipes[pipe];
-        let count = held.bytes.len().min(bytes as usize);
-        if count == 0 && bytes > 0 {
-            return match () {
-                () if held.writers == 0 => Ok(0),
-                () if self.files.opens[id].nonblocking => Err(Errno::EAGAIN.into()),
-                () => Err(Halt::Wait(Wait::Pipe(pipe), u64::MAX)),
-            };
-        }
-        let copy: Vec<u8> = held.bytes.iter().take(count).copied().collect();
-        self.copy_out(tid, buffer, &copy)?;
-        self.files.pipes[pipe].bytes.drain(..count);
-        self.wake_all(|wait| matches!(wait, Wait::Pipe(at) if at == pipe) || wait == Wait::Poll);
-        Ok(count as u64)
-    }
-
-    fn write_pipe(&mut self, tid: Tid, pipe: usize, buffer: u64, bytes: u64, id: usize) -> Answer {
-        // Ends: each turn moves bytes or waits.
-        loop {
-            let done = self.tasks.threads[tid].progress;
-            if done == bytes {
-                return Ok(done);
-            }
-            let held = &self.files.pipes[pipe];
-            if held.readers == 0 {
-                self.send(tid, nr::SIGPIPE);
-                return if done > 0 { Ok(done) } else { Err(Errno::EPIPE.into()) };
-            }
-            let wanted = (bytes - done) as usize;
-            let least = if bytes as usize <= PIPE_ATOMIC { wanted } else { 1 };
-            if held.room() < least {
-                return match () {
-                    () if !self.files.opens[id].nonblocking => {
-                        Err(Halt::Wait(Wait::Pipe(pipe), u64::MAX))
-                    }
-                    () if done > 0 => Ok(done),
-                    () => Err(Errno::EAGAIN.into()),
-                };
-            }
-            let mut copy = vec![0; wanted.min(held.room()).min(CHUNK_BYTES)];
-            self.copy_in(tid, buffer.wrapping_add(done), &mut copy)?;
-            self.files.pipes[pipe].bytes.extend(&copy);
-            self.tasks.threads[tid].progress += copy.len() as u64;
-            self.wake_all(|wait| {
-                matches!(wait, Wait::Pipe(at) if at == pipe) || wait == Wait::Poll
-            });
-        }
-    }
-
-    fn read_device(
-        &mut self,
-        tid: Tid,
-        device: Device,
-        buffer: u64,
-        bytes: u64,
-        id: usize,
-    ) -> Answer {
-        match device {
-            Device::Null => Ok(0),
-            Device::Console => self.read_console(tid, buffer, bytes, id),
-            Device::Zero | Device::Random => {
-                let mut done = self.tasks.threads[tid].progress;
-                let mut chunk = [0; 256];
-                while done < bytes {
-                    let part = (bytes - done).min(chunk.len() as u64) as usize;
-                    if device == Device::Random {
-                        self.random(&mut chunk[..part]);
-                    }
-                    self.copy_out(tid, buffer.wrapping_add(done), &chunk[..part])?;
-                    done += part as u64;
-                    self.tasks.threads[tid].progress = done;
-                }
-                Ok(done)
-            }
-        }
-    }
-
-    fn read_console(&mut self, tid: Tid, buffer: u64, bytes: u64, id: usize) -> Answer {
-        if bytes > 0 && !self.input.is_ready() {
-            return match () {
-                () if self.files.opens[id].nonblocking => Err(Errno::EAGAIN.into()),
-                () => Err(Halt::Wait(Wait::Console, u64::MAX)),
-            };
-        }
-        let copy = self.input.first(bytes as usize);
-        self.copy_out(tid, buffer, &copy)?;
-        self.input.consume(copy.len());
-        Ok(copy.len() as u64)
-    }
-
-    fn write_console(&mut self, tid: Tid, buffer: u64, bytes: u64) -> Answer {
-        let mut chunk = [0; 256];
-        while self.tasks.threads[tid].progress < bytes {
-            let done = self.tasks.threads[tid].progress;
-            let part = (bytes - done).min(chunk.len() as u64) as usize;
-            self.copy_in(tid, buffer.wrapping_add(done), &mut chunk[..part])?;
-            console::write(&chunk[..part]);
-            self.tasks.threads[tid].progress += part as u64;
-        }
-        Ok(bytes)
-    }
-
-    pub(crate) fn vectored(
-        &mut self,
-        tid: Tid,
-        descriptor: u64,
-        vectors: u64,
-        count: u64,
-        write: bool,
-    ) -> Answer {
-        if count > u64::from(nr::UIO_MAXIOV) {
-            return Err(Errno::EINVAL.into());
-        }
-        // One part a call: who gets fewer bytes than it asked for asks again.
-        for number in 0..count {
-            let base = self.word_in(tid, vectors.wrapping_add(number * 16))?;
-            let bytes = self.word_in(tid, vectors.wrapping_add(number * 16 + 8))?;
-            if bytes > 0 {
-                return if write {
-                    self.write(tid, descriptor, base, bytes, None)
-                } else {
-                    self.read(tid, descriptor, base, bytes, None)
-                };
-            }
-        }
-        self.open_file(tid, descriptor)?;
-        Ok(0)
     }
 }
 

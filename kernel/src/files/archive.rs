@@ -39,9 +39,10 @@ pub(crate) fn unpack(archive: &[u8]) -> Result<Tree, String> {
     }
     let refused = |errno: Errno| format!("no /dev: errno {}", errno.0);
     let devices = directory(&mut tree, b"dev").map_err(refused)?;
-    let names: [(&[u8], Device); 6] = [
+    let names: [(&[u8], Device); 7] = [
         (b"null", Device::Null),
         (b"zero", Device::Zero),
+        (b"full", Device::Full),
         (b"random", Device::Random),
         (b"urandom", Device::Random),
         (b"console", Device::Console),

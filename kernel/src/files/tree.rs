@@ -50,6 +50,8 @@ pub(crate) enum Device {
     Null,
     /// Zeros.
     Zero,
+    /// Zeros, and never any room.
+    Full,
     /// Numbers drawn from the seed.
     Random,
     /// The serial line.
