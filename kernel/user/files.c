@@ -4,8 +4,11 @@
  */
 #include "program.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 enum { PAGES = 32 };
 
@@ -141,10 +144,118 @@ static void residence(void) {
     check(munmap(shared, PAGES * PAGE) == 0 && close(memory) == 0);
 }
 
+/* Whether a call fails so. */
+#define fails(call, why) check((call) == -1 && errno == (why))
+
+static mode_t mode_of(const char *path) {
+    struct stat stat;
+    check(lstat(path, &stat) == 0);
+    return stat.st_mode & 07777;
+}
+
+/* Directories that are removed while somebody is in them, or lists them. */
+static void directories(void) {
+    char text[64], name[32];
+    check(mkdir("in", 0755) == 0 && mkdir("in/within", 0755) == 0);
+    int removed = open("in/within", O_RDONLY | O_DIRECTORY);
+    check(removed >= 0 && chdir("in/within") == 0);
+    pid_t child = fork();
+    if (child == 0) _exit(rmdir("../within") == 0 && rmdir("../../in") == 0 ? 0 : 1);
+    check(ended(child) == 0);
+    fails(syscall(SYS_getcwd, text, sizeof text), ENOENT);
+    fails(open("new", O_RDWR | O_CREAT, 0600), ENOENT);
+    fails(openat(removed, "new", O_RDWR | O_CREAT, 0600), ENOENT);
+    fails(mkdirat(removed, "new", 0700), ENOENT);
+    fails(rename("../in", "new"), ENOENT);
+    int here = open(".", O_RDONLY);
+    check(here >= 0 && close(here) == 0 && close(removed) == 0);
+    check(chdir("..") == 0 && chdir("..") == 0 && getcwd(text, sizeof text));
+    printf("a directory that is removed takes no names, and there is a way out\n");
+
+    check(mkdir("many", 0755) == 0);
+    for (int i = 0; i < 300; i++) {
+        snprintf(name, sizeof name, "many/%d", i);
+        check(close(open(name, O_CREAT | O_WRONLY, 0600)) == 0);
+    }
+    DIR *many = opendir("many");
+    int gone = 0;
+    for (struct dirent *entry; (entry = readdir(many));)
+        if (entry->d_name[0] != '.') gone += unlinkat(dirfd(many), entry->d_name, 0) == 0;
+    check(closedir(many) == 0 && rmdir("many") == 0);
+    printf("%d names removed while they were listed\n", gone);
+}
+
+/* What is known of a file besides its contents, and other names of it. */
+static void names(void) {
+    char text[8];
+    check(close(open("file", O_CREAT | O_WRONLY, 0640)) == 0 && mode_of("file") == 0640);
+    check(chmod("file", 0751) == 0 && mode_of("file") == 0751);
+    int file = open("file", O_RDWR | O_APPEND);
+    check(fchmod(file, 0600) == 0 && mode_of("file") == 0600);
+    check(utimensat(AT_FDCWD, "file", 0, 0) == 0);
+    fails(chmod("missing", 0600), ENOENT);
+    fails(chown("missing", 0, 0), ENOENT);
+    fails(utimensat(AT_FDCWD, "missing", 0, 0), ENOENT);
+    check(link("file", "other") == 0 && write(file, "one", 3) == 3);
+    fails(link("file", "other"), EEXIST);
+    struct stat stat;
+    check(lstat("other", &stat) == 0 && stat.st_nlink == 2 && stat.st_size == 3);
+
+    check(pwrite(file, "two", 3, 0) == 3 && pread(file, text, 8, 0) == 6);
+    check(!memcmp(text, "onetwo", 6) && lseek(file, 0, SEEK_CUR) == 3);
+    fails(pread(file, text, 1, -1), EINVAL);
+    fails(pwrite(file, text, 1, -1), EINVAL);
+    printf("what is appended comes at the end, wherever it was to be\n");
+
+    check(symlink("target", "link") == 0);
+    fails(open("link", O_CREAT | O_EXCL | O_WRONLY, 0600), EEXIST);
+    check(close(open("link", O_CREAT | O_WRONLY, 0600)) == 0 && mode_of("target") == 0600);
+    fails(open(".", O_CREAT | O_RDONLY, 0600), EISDIR);
+    fails(syscall(SYS_renameat2, AT_FDCWD, "file", AT_FDCWD, "target", 1), EEXIST);
+    fails(syscall(SYS_renameat2, AT_FDCWD, "file", AT_FDCWD, "target", 64), EINVAL);
+    fails(fstatat(AT_FDCWD, "file", &stat, 1), EINVAL);
+    fails(syscall(SYS_dup3, file, 100, 1), EINVAL);
+    fails(memfd_create("memory", 1 << 20), EINVAL);
+    printf("a link to nothing makes what it names\n");
+
+    int same = open("other", O_RDONLY);
+    check(flock(file, LOCK_EX) == 0);
+    fails(flock(same, LOCK_SH | LOCK_NB), EWOULDBLOCK);
+    check(close(file) == 0 && flock(same, LOCK_EX | LOCK_NB) == 0 && close(same) == 0);
+    check(unlink("file") == 0 && unlink("other") == 0 && unlink("link") == 0);
+    check(unlink("target") == 0);
+}
+
+/* Of a file with holes only what was written takes room. */
+static void holes(void) {
+    int memory = memfd_create("memory", 0);
+    check(pwrite(memory, "x", 1, 2 * PAGE) == 1);
+    struct stat stat;
+    check(fstat(memory, &stat) == 0 && stat.st_blocks == 8);
+    check(lseek(memory, 0, SEEK_DATA) == 2 * PAGE && lseek(memory, 1, SEEK_HOLE) == 1);
+    check(lseek(memory, 2 * PAGE, SEEK_HOLE) == 2 * PAGE + 1);
+    fails(lseek(memory, 3 * PAGE, SEEK_DATA), ENXIO);
+    check(fallocate(memory, 0, 0, 4 * PAGE) == 0 && bytes_of(memory) == 4 * PAGE);
+    check(fstat(memory, &stat) == 0 && stat.st_blocks == 32);
+    check(close(memory) == 0);
+    int full = open("/dev/full", O_RDWR), zeros = open("/dev/zero", O_RDWR);
+    fails(write(full, "x", 1), ENOSPC);
+    char *page = mapped(zeros, 1, PROT_READ | PROT_WRITE, MAP_PRIVATE, 0);
+    check(is_filled(page, 0) && munmap(page, PAGE) == 0 && close(full) == 0 && close(zeros) == 0);
+    printf("a hole takes no room\n");
+}
+
 int main(int count, char **words) {
     begin();
     char path[256];
-    snprintf(path, sizeof path, "%s/files.tmp", count > 1 ? words[1] : "/tmp");
+    const char *directory = count > 1 ? words[1] : "/tmp";
+    snprintf(path, sizeof path, "%s/files.XXXXXX", directory);
+    check(mkdtemp(path) && chdir(path) == 0);
+    directories();
+    names();
+    holes();
+    check(chdir("/") == 0 && rmdir(path) == 0);
+    snprintf(path, sizeof path, "%s/files.tmp", directory);
     int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     check(file >= 0);
     calls(file);

@@ -5,6 +5,9 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 
 enum { BYTES = 1 << 20, PROCESSES = 3, ROUNDS = 500 };
@@ -56,6 +59,49 @@ static void ends(void) {
         _exit(0);
     }
     printf("a writer without a reader ended with %d\n", ended(child));
+}
+
+/* All parts of a vector go at once, and what went before a page that is not there counts. */
+static void parts(void) {
+    int ends[2], count, nonblocking = 1;
+    char start[4] = {0}, rest[16] = {0};
+    check(pipe2(ends, 1) == -1 && errno == EINVAL && pipe(ends) == 0);
+    struct iovec out[] = {{"abc", 3}, {0, 0}, {"defghij", 7}}, in[] = {{start, 4}, {rest, 16}};
+    check(writev(ends[1], out, 3) == 10 && ioctl(ends[0], FIONREAD, &count) == 0 && count == 10);
+    check(readv(ends[0], in, 2) == 10 && !memcmp(start, "abcd", 4) && !strcmp(rest, "efghij"));
+    check(syscall(SYS_writev, ends[1], out, -1) == -1 && errno == EINVAL);
+    check(ioctl(ends[0], FIONBIO, &nonblocking) == 0);
+    check(read(ends[0], rest, 1) == -1 && errno == EAGAIN);
+    char *pages = area(2, MAP_PRIVATE);
+    check(munmap(pages + PAGE, PAGE) == 0);
+    check(write(ends[1], pages, 2 * PAGE) == PAGE);
+    check(write(ends[1], pages + PAGE, 1) == -1 && errno == EFAULT);
+    check(munmap(pages, PAGE) == 0 && close(ends[0]) == 0 && close(ends[1]) == 0);
+    printf("vectors of 10 bytes go as one\n");
+}
+
+static void *reader(void *pipe) {
+    char bytes[8] = {0};
+    long got = read(*(int *)pipe, bytes, sizeof bytes);
+    return (void *)(got == 4 && !strcmp(bytes, "late") ? 1L : 0L);
+}
+
+/* Who waits in a file stays with it, whatever becomes of the descriptor. */
+static void closing(void) {
+    int ends[2], others[2];
+    check(pipe(ends) == 0 && pipe(others) == 0);
+    pthread_t thread;
+    int waited_for = ends[0];
+    check(pthread_create(&thread, 0, reader, &waited_for) == 0);
+    nanosleep(&(struct timespec){0, 50000000}, 0);
+    check(dup2(others[0], ends[0]) == ends[0] && close(others[0]) == 0);
+    check(write(ends[1], "late", 4) == 4);
+    void *got;
+    check(pthread_join(thread, &got) == 0 && got);
+    check(signal(SIGPIPE, SIG_IGN) != SIG_ERR && write(ends[1], "x", 1) == -1 && errno == EPIPE);
+    signal(SIGPIPE, SIG_DFL);
+    close(ends[0]), close(ends[1]), close(others[1]);
+    printf("a reader whose descriptor is replaced gets what it waited for\n");
 }
 
 /* The program runs itself: with words, with its output in a pipe, and one that is not there. */
@@ -150,6 +196,8 @@ int main(int count, char **words) {
     }
     stream();
     ends();
+    parts();
+    closing();
     programs(words[0]);
     locks();
     clocks();

@@ -74,7 +74,7 @@ impl Kernel {
         if bytes == 0 || !offset.is_multiple_of(PAGE_BYTES) {
             return Err(Errno::EINVAL.into());
         }
-        let anonymous = flags & nr::MAP_ANONYMOUS != 0;
+        let anonymous = flags & nr::MAP_ANONYMOUS != 0 || self.is_zero_device(tid, descriptor);
         let shared = match flags & nr::MAP_TYPE {
             nr::MAP_SHARED => Sharing::Shared,
             nr::MAP_SHARED_VALIDATE if !anonymous => Sharing::Shared,

@@ -4,12 +4,15 @@
 //! its arguments are still in the registers. What it has done by then it must not do twice: it either
 //! changes nothing before its last chance to wait, or keeps in the thread's `progress` how far it is.
 
+mod attributes;
+mod descriptors;
 mod file;
 mod futex;
 mod memory;
 mod parts;
 mod paths;
 mod process;
+mod room;
 mod shm;
 mod signal;
 mod streams;
@@ -64,6 +67,7 @@ errnos!(
     ENOTDIR,
     ENOTEMPTY,
     ENOTTY,
+    ENXIO,
     EOPNOTSUPP,
     EPERM,
     EPIPE,
@@ -72,6 +76,7 @@ errnos!(
     ESPIPE,
     ESRCH,
     ETIMEDOUT,
+    EXDEV,
     EFBIG,
     EOVERFLOW,
 );
@@ -209,20 +214,16 @@ impl Kernel {
             }
             nr::__NR_close => self.close(tid, a[0]),
             nr::__NR_lseek => self.seek(tid, a[0], a[1].cast_signed(), a[2]),
-            nr::__NR_fstat => self.stat_open(tid, a[0], a[1]),
-            nr::__NR_stat => self.stat_at(tid, AT_FDCWD, a[0], a[1], 0),
-            nr::__NR_lstat => {
-                self.stat_at(tid, AT_FDCWD, a[0], a[1], nr::AT_SYMLINK_NOFOLLOW.into())
-            }
-            nr::__NR_newfstatat => self.stat_at(tid, a[0], a[1], a[2], a[3]),
             nr::__NR_ftruncate => self.ftruncate(tid, a[0], a[1]),
             nr::__NR_truncate => self.truncate(tid, a[0], a[1]),
-            nr::__NR_fsync | nr::__NR_fdatasync => self.sync(tid, a[0]),
+            nr::__NR_fsync | nr::__NR_fdatasync | nr::__NR_syncfs => self.sync(tid, a[0]),
             nr::__NR_dup => self.duplicate(tid, a[0], 0, false),
             nr::__NR_dup2 => self.duplicate_to(tid, a[0], a[1], 0, true),
             nr::__NR_dup3 => self.duplicate_to(tid, a[0], a[1], a[2], false),
             nr::__NR_fcntl => self.control(tid, a[0], a[1], a[2]),
-            nr::__NR_ioctl => self.device_control(tid, a[0]),
+            nr::__NR_ioctl => self.device_control(tid, a[0], a[1], a[2]),
+            nr::__NR_flock => self.lock_file(tid, a[0], a[1]),
+            nr::__NR_fallocate => self.allocate(tid, a[0], a[1], a[2], a[3]),
             nr::__NR_pipe => self.pipe(tid, a[0], 0),
             nr::__NR_pipe2 => self.pipe(tid, a[0], a[1]),
             nr::__NR_poll => self.poll(tid, a[0], a[1], a[2].cast_signed()),
@@ -235,8 +236,9 @@ impl Kernel {
 
     fn call_path(&mut self, tid: Tid, number: u32, a: &Arguments) -> Option<Answer> {
         Some(match number {
-            nr::__NR_access => self.access_at(tid, AT_FDCWD, a[0], a[1]),
-            nr::__NR_faccessat | nr::__NR_faccessat2 => self.access_at(tid, a[0], a[1], a[2]),
+            nr::__NR_access => self.access_at(tid, AT_FDCWD, a[0], a[1], 0),
+            nr::__NR_faccessat => self.access_at(tid, a[0], a[1], a[2], 0),
+            nr::__NR_faccessat2 => self.access_at(tid, a[0], a[1], a[2], a[3]),
             nr::__NR_readlink => self.read_link(tid, AT_FDCWD, a[0], a[1], a[2]),
             nr::__NR_readlinkat => self.read_link(tid, a[0], a[1], a[2], a[3]),
             nr::__NR_unlink => self.unlink_at(tid, AT_FDCWD, a[0], 0),
@@ -244,8 +246,11 @@ impl Kernel {
             nr::__NR_unlinkat => self.unlink_at(tid, a[0], a[1], a[2]),
             nr::__NR_mkdir => self.make_directory(tid, AT_FDCWD, a[0], a[1]),
             nr::__NR_mkdirat => self.make_directory(tid, a[0], a[1], a[2]),
-            nr::__NR_rename => self.rename(tid, AT_FDCWD, a[0], AT_FDCWD, a[1]),
-            nr::__NR_renameat | nr::__NR_renameat2 => self.rename(tid, a[0], a[1], a[2], a[3]),
+            nr::__NR_rename => self.rename(tid, (AT_FDCWD, a[0]), (AT_FDCWD, a[1]), 0),
+            nr::__NR_renameat => self.rename(tid, (a[0], a[1]), (a[2], a[3]), 0),
+            nr::__NR_renameat2 => self.rename(tid, (a[0], a[1]), (a[2], a[3]), a[4]),
+            nr::__NR_link => self.link(tid, (AT_FDCWD, a[0]), (AT_FDCWD, a[1]), 0),
+            nr::__NR_linkat => self.link(tid, (a[0], a[1]), (a[2], a[3]), a[4]),
             nr::__NR_symlink => self.make_link(tid, a[0], AT_FDCWD, a[1]),
             nr::__NR_symlinkat => self.make_link(tid, a[0], a[1], a[2]),
             nr::__NR_chdir => self.change_directory(tid, a[0]),
@@ -255,6 +260,30 @@ impl Kernel {
                 let process = self.process(tid);
                 Ok(core::mem::replace(&mut process.umask, a[0] as u32 & 0o777).into())
             }
+            _ => return self.call_attributes(tid, number, a),
+        })
+    }
+
+    fn call_attributes(&mut self, tid: Tid, number: u32, a: &Arguments) -> Option<Answer> {
+        let no_follow = u64::from(nr::AT_SYMLINK_NOFOLLOW);
+        Some(match number {
+            nr::__NR_fstat => self.stat_open(tid, a[0], a[1]),
+            nr::__NR_stat => self.stat_at(tid, AT_FDCWD, a[0], a[1], 0),
+            nr::__NR_lstat => self.stat_at(tid, AT_FDCWD, a[0], a[1], no_follow),
+            nr::__NR_newfstatat => self.stat_at(tid, a[0], a[1], a[2], a[3]),
+            nr::__NR_statfs => self.file_system_at(tid, a[0], a[1]),
+            nr::__NR_fstatfs => self.file_system_open(tid, a[0], a[1]),
+            nr::__NR_chmod => self.set_mode_at(tid, AT_FDCWD, a[0], a[1], 0),
+            nr::__NR_fchmod => self.set_mode_open(tid, a[0], a[1]),
+            nr::__NR_fchmodat => self.set_mode_at(tid, a[0], a[1], a[2], 0),
+            nr::__NR_fchmodat2 => self.set_mode_at(tid, a[0], a[1], a[2], a[3]),
+            nr::__NR_chown => self.set_owner_at(tid, AT_FDCWD, a[0], (a[1], a[2]), 0),
+            nr::__NR_lchown => self.set_owner_at(tid, AT_FDCWD, a[0], (a[1], a[2]), no_follow),
+            nr::__NR_fchown => self.set_owner_open(tid, a[0], (a[1], a[2])),
+            nr::__NR_fchownat => self.set_owner_at(tid, a[0], a[1], (a[2], a[3]), a[4]),
+            nr::__NR_utimensat => self.set_times_at(tid, a[0], a[1], a[3]),
+            nr::__NR_futimesat => self.set_times_at(tid, a[0], a[1], 0),
+            nr::__NR_utime | nr::__NR_utimes => self.set_times_at(tid, AT_FDCWD, a[0], 0),
             _ => return None,
         })
     }

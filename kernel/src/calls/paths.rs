@@ -7,7 +7,7 @@ use vellum_mm::objects::file::{Medium, Warmth};
 
 use super::{AT_FDCWD, Answer, Errno, Halt};
 use crate::files::open::Object;
-use crate::files::tree::{Kind, NodeId, Writable};
+use crate::files::tree::{Device, Kind, NodeId, Writable};
 use crate::kernel::Kernel;
 use crate::tasks::Tid;
 
@@ -44,36 +44,63 @@ impl Kernel {
     ) -> Answer {
         let flags = flags as u32;
         let (base, path) = self.path_in(tid, at, path)?;
-        let found = self.files.tree.find(base, &path, flags & nr::O_NOFOLLOW == 0);
-        let exclusive = flags & nr::O_CREAT != 0 && flags & nr::O_EXCL != 0;
-        let node = match found {
+        let creates = flags & nr::O_CREAT != 0;
+        let exclusive = creates && flags & nr::O_EXCL != 0;
+        if creates && flags & nr::O_DIRECTORY != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let follow = flags & nr::O_NOFOLLOW == 0 && !exclusive;
+        let node = match self.files.tree.find(base, &path, follow) {
             Ok(_) if exclusive => return Err(Errno::EEXIST.into()),
+            Ok(node) if creates && self.files.tree.names(node).is_ok() => {
+                return Err(Errno::EISDIR.into());
+            }
             Ok(node) => node,
-            Err(Errno::ENOENT) if flags & nr::O_CREAT != 0 => {
-                let (above, name) = self.files.tree.place(base, &path)?;
-                self.files.tree.takes(above, name)?;
-                let file = self.vm.add_file(0, Medium::Memory, Warmth::Cold);
-                let kind = Kind::File(file.map_err(|_| Errno::ENOMEM)?, Writable::Yes);
-                let permissions = permissions as u32 & !self.process(tid).umask & 0o7777;
-                self.files.tree.add(above, name, kind, permissions)?
+            Err(Errno::ENOENT) if creates => {
+                self.make_file(tid, base, &path, permissions as u32)?
             }
             Err(errno) => return Err(errno.into()),
         };
+        let close_on_exec = flags & nr::O_CLOEXEC != 0;
+        if let Kind::Device(Device::Descriptor(number)) = self.files.tree[node].kind {
+            return self.duplicate(tid, number.into(), 0, close_on_exec);
+        }
         let open = self.open_node(tid, node, flags)?;
-        self.add_descriptor(tid, open, 0, flags & nr::O_CLOEXEC != 0)
+        self.add_descriptor(tid, open, 0, close_on_exec)
     }
 
-    pub(crate) fn stat_at(&mut self, tid: Tid, at: u64, path: u64, to: u64, flags: u64) -> Answer {
-        let flags = flags as u32;
-        if flags & nr::AT_EMPTY_PATH != 0 && self.string_in(tid, path, PATH_MAX)?.is_empty() {
-            return self.stat_open(tid, at, to);
+    /// A new file, where `path` leads to nothing yet.
+    fn make_file(
+        &mut self,
+        tid: Tid,
+        base: NodeId,
+        path: &[u8],
+        permissions: u32,
+    ) -> Result<NodeId, Errno> {
+        if path.last() == Some(&b'/') {
+            return Err(Errno::EISDIR);
         }
+        let (above, name) = self.files.tree.place_to_make(base, path)?;
+        self.files.tree.takes(above, &name)?;
+        let file = self.vm.add_file(0, Medium::Memory, Warmth::Cold);
+        let kind = Kind::File(file.map_err(|_| Errno::ENOMEM)?, Writable::Yes);
+        let permissions = permissions & !self.process(tid).umask & 0o7777;
+        self.files.tree.add(above, &name, kind, permissions)
+    }
+
+    /// What a path leads to, with the flags that many calls know.
+    pub(crate) fn node_at(
+        &mut self,
+        tid: Tid,
+        at: u64,
+        path: u64,
+        flags: u32,
+    ) -> Result<NodeId, Halt> {
         let (base, path) = self.path_in(tid, at, path)?;
-        let follow = flags & nr::AT_SYMLINK_NOFOLLOW == 0;
-        let node = self.files.tree.find(base, &path, follow)?;
-        let status = self.status(node).bytes();
-        self.copy_out(tid, to, &status)?;
-        Ok(0)
+        if path.is_empty() && flags & nr::AT_EMPTY_PATH != 0 {
+            return Ok(base);
+        }
+        Ok(self.files.tree.find(base, &path, flags & nr::AT_SYMLINK_NOFOLLOW == 0)?)
     }
 
     pub(crate) fn truncate(&mut self, tid: Tid, path: u64, bytes: u64) -> Answer {
@@ -88,9 +115,19 @@ impl Kernel {
         Ok(0)
     }
 
-    pub(crate) fn access_at(&mut self, tid: Tid, at: u64, path: u64, wanted: u64) -> Answer {
-        let (base, path) = self.path_in(tid, at, path)?;
-        let node = self.files.tree.find(base, &path, true)?;
+    pub(crate) fn access_at(
+        &mut self,
+        tid: Tid,
+        at: u64,
+        path: u64,
+        wanted: u64,
+        flags: u64,
+    ) -> Answer {
+        let known = nr::AT_EACCESS | nr::AT_SYMLINK_NOFOLLOW | nr::AT_EMPTY_PATH;
+        if wanted & !0o7 != 0 || flags & !u64::from(known) != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let node = self.node_at(tid, at, path, flags as u32)?;
         let entry = &self.files.tree[node];
         let is_file = !matches!(entry.kind, Kind::Directory(..));
         let stored = matches!(entry.kind, Kind::Stored(_) | Kind::File(_, Writable::No));
@@ -123,9 +160,18 @@ impl Kernel {
     }
 
     pub(crate) fn unlink_at(&mut self, tid: Tid, at: u64, path: u64, flags: u64) -> Answer {
+        if flags & !u64::from(nr::AT_REMOVEDIR) != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let directory = flags != 0;
         let (base, path) = self.path_in(tid, at, path)?;
-        let (above, name) = self.files.tree.place(base, &path)?;
-        let directory = flags as u32 & nr::AT_REMOVEDIR != 0;
+        let (above, name) = self.files.tree.place(base, &path).map_err(|errno| match errno {
+            Errno::EEXIST if !directory => Errno::EISDIR,
+            Errno::EEXIST if path.ends_with(b"..") => Errno::ENOTEMPTY,
+            Errno::EEXIST if path.ends_with(b".") => Errno::EINVAL,
+            Errno::EEXIST => Errno::EBUSY,
+            errno => errno,
+        })?;
         let node = self.files.tree.remove(above, name, directory)?;
         self.reap(node);
         Ok(0)
@@ -147,15 +193,51 @@ impl Kernel {
         Ok(0)
     }
 
-    pub(crate) fn rename(&mut self, tid: Tid, at: u64, old: u64, to_at: u64, new: u64) -> Answer {
+    pub(crate) fn rename(
+        &mut self,
+        tid: Tid,
+        (at, old): (u64, u64),
+        (to_at, new): (u64, u64),
+        flags: u64,
+    ) -> Answer {
+        if flags & !u64::from(nr::RENAME_NOREPLACE) != 0 {
+            return Err(Errno::EINVAL.into());
+        }
         let (from, old) = self.path_in(tid, at, old)?;
         let (to, new) = self.path_in(tid, to_at, new)?;
-        let old = self.files.tree.place(from, &old)?;
-        let new = self.files.tree.place(to, &new)?;
+        let busy = |errno| if errno == Errno::EEXIST { Errno::EBUSY } else { errno };
+        let old = self.files.tree.place(from, &old).map_err(busy)?;
+        let new = self.files.tree.place(to, &new).map_err(busy)?;
+        if flags != 0 {
+            self.files.tree.takes(new.0, new.1)?;
+        }
         if let Some(replaced) = self.files.tree.rename(old, new)? {
             self.reap(replaced);
         }
         Ok(0)
+    }
+
+    /// `link`: one more name for a file.
+    pub(crate) fn link(
+        &mut self,
+        tid: Tid,
+        (at, old): (u64, u64),
+        (to_at, new): (u64, u64),
+        flags: u64,
+    ) -> Answer {
+        if flags & !u64::from(nr::AT_SYMLINK_FOLLOW) != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let follow = if flags == 0 { nr::AT_SYMLINK_NOFOLLOW } else { 0 };
+        let node = self.node_at(tid, at, old, follow)?;
+        let (to, new) = self.path_in(tid, to_at, new)?;
+        let (above, name) = self.files.tree.place(to, &new)?;
+        self.files.tree.takes(above, name)?;
+        match &self.files.tree[node] {
+            entry if matches!(entry.kind, Kind::Directory(..)) => Err(Errno::EPERM.into()),
+            entry if entry.sealed => Err(Errno::EXDEV.into()),
+            _ => Ok(self.files.tree.link(above, name, node).map(|()| 0)?),
+        }
     }
 
     pub(crate) fn change_directory(&mut self, tid: Tid, path: u64) -> Answer {

@@ -106,6 +106,7 @@ impl Kernel {
     ) -> Answer {
         match device {
             Device::Null => Ok(0),
+            Device::Descriptor(_) => Err(Errno::EBADF.into()),
             Device::Console => self.read_console(tid, parts, id),
             Device::Zero | Device::Full | Device::Random => {
                 let bytes = parts.bytes();
@@ -132,6 +133,7 @@ impl Kernel {
         match device {
             Device::Console => self.write_console(tid, parts),
             Device::Full if parts.bytes() > 0 => Err(Errno::ENOSPC.into()),
+            Device::Descriptor(_) => Err(Errno::EBADF.into()),
             Device::Null | Device::Zero | Device::Full | Device::Random => Ok(parts.bytes()),
         }
     }

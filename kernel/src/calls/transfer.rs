@@ -29,6 +29,8 @@ struct Span {
     start: u64,
     count: u64,
     way: Way,
+    /// It has, or had, a name: new pages need room among the files.
+    named: bool,
 }
 
 impl Kernel {
@@ -108,11 +110,11 @@ impl Kernel {
             return Err(Errno::EBADF.into());
         }
         match self.source(id, at)? {
-            Source::File(file) => {
+            Source::File { file, named } => {
                 let start = at.unwrap_or(self.files.opens[id].offset);
                 let size = self.file_bytes(file);
                 let count = parts.bytes().min(size.saturating_sub(start));
-                let span = Span { file, start, count, way: Way::ToProgram };
+                let span = Span { file, start, count, way: Way::ToProgram, named };
                 let done = self.move_pages(tid, span, parts)?;
                 if at.is_none() {
                     self.files.opens[id].offset = start + done;
@@ -129,7 +131,7 @@ impl Kernel {
             return Err(Errno::EBADF.into());
         }
         match self.source(id, at)? {
-            Source::File(file) => {
+            Source::File { file, named } => {
                 let begun = self.tasks.threads[tid].progress;
                 let open = &self.files.opens[id];
                 let start = match at {
@@ -144,7 +146,7 @@ impl Kernel {
                     self.files.opens[id].offset = start;
                 }
                 let count = parts.bytes();
-                let span = Span { file, start, count, way: Way::FromProgram };
+                let span = Span { file, start, count, way: Way::FromProgram, named };
                 let done = self.move_pages(tid, span, parts)?;
                 if at.is_none() {
                     self.files.opens[id].offset = start + done;
@@ -159,14 +161,16 @@ impl Kernel {
     /// What an open file's bytes come from.
     fn source(&mut self, id: OpenId, at: Option<u64>) -> Result<Source, Errno> {
         match self.files.opens[id].object {
-            Object::Nameless(file) => Ok(Source::File(file)),
+            Object::Nameless(file) => Ok(Source::File { file, named: false }),
             Object::PipeIn(_) | Object::PipeOut(_) if at.is_some() => Err(Errno::ESPIPE),
             Object::PipeIn(pipe) | Object::PipeOut(pipe) => Ok(Source::Pipe(pipe)),
             Object::Node(node) => match self.files.tree[node].kind {
                 Kind::Directory(..) => Err(Errno::EISDIR),
                 Kind::Device(device) => Ok(Source::Device(device)),
                 Kind::Link(_) => Err(Errno::EINVAL),
-                Kind::Stored(_) | Kind::File(..) => Ok(Source::File(self.contents(node)?)),
+                Kind::Stored(_) | Kind::File(..) => {
+                    Ok(Source::File { file: self.contents(node)?, named: true })
+                }
             },
         }
     }
@@ -179,7 +183,7 @@ impl Kernel {
     /// Moves bytes between a file's pages and a program's; those that are moved stay so when it must
     /// wait.
     fn move_pages(&mut self, tid: Tid, span: Span, parts: Parts<'_>) -> Answer {
-        let Span { file, start, count, way } = span;
+        let Span { file, start, count, way, named } = span;
         let access = if way == Way::ToProgram { Access::Write } else { Access::Read };
         // Ends: each turn moves bytes, or finds that the program's page was evicted for the file's.
         while self.tasks.threads[tid].progress < count {
@@ -193,7 +197,14 @@ impl Kernel {
                 Err(Halt::Errno(_)) if done > 0 => break,
                 other => other?,
             };
-            let cached = match self.file_frame(tid, file, at, part, way) {
+            let room = if named && way == Way::FromProgram {
+                self.room_for(file, at / PAGE_BYTES)
+            } else {
+                Ok(())
+            };
+            let cached = room.map_err(Halt::from);
+            let cached = cached.and_then(|()| self.file_frame(tid, file, at, part, way));
+            let cached = match cached {
                 Err(Halt::Errno(_)) if done > 0 => break,
                 other => other?,
             };
@@ -287,7 +298,7 @@ impl Kernel {
 
 /// Where bytes come from or go to.
 enum Source {
-    File(FileRef),
+    File { file: FileRef, named: bool },
     Pipe(usize),
     Device(Device),
 }

@@ -51,9 +51,24 @@ pub(crate) fn unpack(archive: &[u8]) -> Result<Tree, String> {
     for (name, device) in names {
         tree.add(devices, name, Kind::Device(device), 0o666).map_err(refused)?;
     }
+    add_descriptors(&mut tree, devices).map_err(refused)?;
     tree.add_directory(devices, b"shm", 0o777).map_err(refused)?;
     directory(&mut tree, b"tmp").map_err(refused)?;
     Ok(tree)
+}
+
+/// What leads to a process's own open files. Only the first ten have names: those that a shell's
+/// redirections can name.
+fn add_descriptors(tree: &mut Tree, devices: NodeId) -> Result<(), Errno> {
+    let directory = tree.add_directory(devices, b"fd", 0o555)?;
+    for number in 0..10 {
+        let kind = Kind::Device(Device::Descriptor(number));
+        tree.add(directory, &[b'0' + number], kind, 0o666)?;
+    }
+    for (name, to) in [("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        tree.add(devices, name.as_bytes(), Kind::Link(to.into()), 0o777)?;
+    }
+    Ok(())
 }
 
 /// The member at `at`; `None` at the trailer.

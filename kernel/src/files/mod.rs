@@ -36,6 +36,8 @@ pub(crate) struct Files {
     /// `SysV` shared memory.
     pub(crate) segments: BTreeMap<u32, Segment>,
     segments_made: u32,
+    /// Pages that may be added to files in memory before all are counted again.
+    pub(crate) room_pages: u64,
     archive: &'static [u8],
     /// By file: where its contents are.
     stored: BTreeMap<FileRef, Stored>,
@@ -85,6 +87,7 @@ impl Files {
             nameless: Vec::new(),
             segments: BTreeMap::new(),
             segments_made: 0,
+            room_pages: 0,
             archive,
             stored: BTreeMap::new(),
         })

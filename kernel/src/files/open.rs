@@ -22,6 +22,15 @@ pub(crate) enum Object {
     PipeIn(usize),
 }
 
+/// A lock of a whole file (`flock`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lock {
+    /// Others may have such a one.
+    Shared,
+    /// Nobody else has any.
+    Exclusive,
+}
+
 /// An open file.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of open(2)")]
@@ -30,6 +39,10 @@ pub(crate) struct Open {
     pub(crate) object: Object,
     /// Where the next read or write begins; in a directory, how many names were listed.
     pub(crate) offset: u64,
+    /// Of a directory: the offset after the last listing, and the name that it ended with.
+    pub(crate) listed: (u64, Vec<u8>),
+    /// The lock that it holds.
+    pub(crate) lock: Option<Lock>,
     /// Opened to be read.
     pub(crate) readable: bool,
     /// Opened to be written.
@@ -38,7 +51,7 @@ pub(crate) struct Open {
     pub(crate) append: bool,
     /// Calls fail rather than wait.
     pub(crate) nonblocking: bool,
-    /// Descriptors that refer to it.
+    /// Descriptors and waiting calls that refer to it.
     pub(crate) references: u32,
 }
 
@@ -48,6 +61,8 @@ impl Open {
         Open {
             object,
             offset: 0,
+            listed: (0, Vec::new()),
+            lock: None,
             readable,
             writable,
             append: false,
@@ -70,6 +85,15 @@ impl Opens {
         }
         self.0.push(Some(open));
         self.0.len() - 1
+    }
+
+    /// Whether another open file holds a lock of the same file that goes not with `wanted`.
+    pub(crate) fn contends(&self, id: OpenId, wanted: Lock) -> bool {
+        let same = |open: &Open| open.object == self[id].object;
+        let others = self.0.iter().enumerate().filter(|&(other, _)| other != id);
+        let mut locks =
+            others.filter_map(|(_, open)| open.as_ref().filter(|&open| same(open))?.lock);
+        locks.any(|lock| lock == Lock::Exclusive || wanted == Lock::Exclusive)
     }
 
     /// One descriptor less; the file if it was the last.

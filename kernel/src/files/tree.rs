@@ -52,6 +52,8 @@ pub(crate) enum Device {
     Zero,
     /// Zeros, and never any room.
     Full,
+    /// What the descriptor of this number refers to.
+    Descriptor(u8),
     /// Numbers drawn from the seed.
     Random,
     /// The serial line.
@@ -65,12 +67,21 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// Permissions; shown, not enforced, as everybody is root.
     pub(crate) permissions: u32,
+    /// User and group that own it; shown, not enforced either.
+    pub(crate) owner: (u32, u32),
     /// Names that lead to it. A directory without is removed, and takes no names.
     pub(crate) links: u32,
     /// Who else leads to it: open files, processes that are in it, removed directories that were.
     pub(crate) uses: u32,
     /// It is on the disk: names in it never change.
     pub(crate) sealed: bool,
+}
+
+impl Node {
+    /// A node that nothing leads to yet.
+    fn new(kind: Kind, permissions: u32) -> Node {
+        Node { kind, permissions, owner: (0, 0), links: 0, uses: 0, sealed: false }
+    }
 }
 
 /// The tree.
@@ -99,7 +110,7 @@ impl core::ops::IndexMut<NodeId> for Tree {
 impl Default for Tree {
     fn default() -> Tree {
         let kind = Kind::Directory(BTreeMap::new(), ROOT);
-        let top = Node { kind, permissions: 0o755, links: 1, uses: 0, sealed: false };
+        let top = Node { links: 1, ..Node::new(kind, 0o755) };
         Tree { nodes: alloc::vec![Some(top)] }
     }
 }
@@ -207,6 +218,35 @@ impl Tree {
         }
     }
 
+    /// Where a new file goes that `path` is to lead to: a symbolic link to nothing says where.
+    ///
+    /// # Errors
+    /// As [`place`](Self::place).
+    pub(crate) fn place_to_make(
+        &self,
+        mut from: NodeId,
+        path: &[u8],
+    ) -> Result<(NodeId, Vec<u8>), Errno> {
+        let mut path = path.to_vec();
+        for _ in 0..LINKS_MAX {
+            let (above, name) = self.place(from, &path)?;
+            let found = self.names(above)?.get(name);
+            let Some(Kind::Link(to)) = found.map(|&node| &self[node].kind) else {
+                return Ok((above, name.to_vec()));
+            };
+            (from, path) = (above, to.clone());
+        }
+        Err(Errno::ELOOP)
+    }
+
+    /// Files with names, or that had some, whose contents are in memory alone.
+    pub(crate) fn files_in_memory(&self) -> impl Iterator<Item = FileRef> {
+        self.nodes.iter().flatten().filter_map(|node| match node.kind {
+            Kind::File(file, Writable::Yes) => Some(file),
+            _ => None,
+        })
+    }
+
     /// Whether a directory takes a new name.
     ///
     /// # Errors
@@ -248,7 +288,7 @@ impl Tree {
         permissions: u32,
     ) -> Result<NodeId, Errno> {
         self.takes(directory, name)?;
-        let node = Some(Node { kind, permissions, links: 0, uses: 0, sealed: false });
+        let node = Some(Node::new(kind, permissions));
         let free = self.nodes.iter().position(Option::is_none);
         let id = free.unwrap_or(self.nodes.len());
         if id == self.nodes.len() {
