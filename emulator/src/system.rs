@@ -2,16 +2,18 @@
 //!
 //! ```text
 //!     /bin/hello …          the programs of Vellum
-//!     /bin/busybox          if a static one is installed; sh, sort, sha256sum, … are links to it
+//!     /bin/busybox          if a static one is installed; sh, sort, tar, … are links to it
+//!     /usr/bin/env          the same, where scripts look for it
 //!     /etc/passwd …         what programs look for
 //!     /etc/lines.txt        text to sort, the same everywhere
 //!     /tmp                  empty
 //! ```
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg32;
@@ -19,42 +21,6 @@ use thiserror::Error;
 
 use crate::archive::{Archive, TooLarge};
 use crate::programs::Built;
-
-/// The programs that busybox is, if it is there.
-pub const APPLETS: [&str; 32] = [
-    "awk",
-    "cat",
-    "cmp",
-    "cp",
-    "cut",
-    "date",
-    "dd",
-    "echo",
-    "env",
-    "expr",
-    "false",
-    "find",
-    "grep",
-    "head",
-    "ls",
-    "md5sum",
-    "mkdir",
-    "mv",
-    "od",
-    "printf",
-    "rm",
-    "sed",
-    "seq",
-    "sh",
-    "sha256sum",
-    "sleep",
-    "sort",
-    "tail",
-    "tr",
-    "true",
-    "uniq",
-    "wc",
-];
 
 /// Lines of `/etc/lines.txt`, about 40 bytes each.
 const LINES: u32 = 8192;
@@ -70,6 +36,14 @@ pub enum SystemError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Busybox does not say which programs it is.
+    #[error("{} --list fails: {said}", .path.display())]
+    Unlisted {
+        /// Where it is.
+        path: PathBuf,
+        /// What it says instead.
+        said: String,
     },
     /// A program needs a dynamic linker, which the kernel does not have.
     #[error(
@@ -101,9 +75,15 @@ pub fn archive(
     added: &[PathBuf],
 ) -> Result<Vec<u8>, SystemError> {
     let mut archive = Archive::default();
-    let mut names: HashSet<String> =
-        programs.iter().map(|program| program.name.to_owned()).collect();
-    for directory in ["bin", "dev", "etc", "tmp"] {
+    let own = programs.iter().map(|program| program.name.to_owned());
+    let mut names: BTreeSet<String> = own.chain(["busybox".to_owned()]).collect();
+    for path in added {
+        let name = name_of(path);
+        if !names.insert(name.clone()) {
+            return Err(SystemError::Twice { path: path.clone(), name });
+        }
+    }
+    for directory in ["bin", "dev", "etc", "tmp", "usr", "usr/bin"] {
         archive.directory(directory);
     }
     for program in programs {
@@ -111,19 +91,14 @@ pub fn archive(
     }
     if let Some(path) = busybox {
         archive.program("bin/busybox", &static_program(path)?)?;
-        names.insert("busybox".to_owned());
-        for applet in APPLETS {
-            names.insert(applet.to_owned());
+        archive.link("usr/bin/env", "/bin/busybox");
+        for applet in applets(path)?.iter().filter(|&applet| !names.contains(applet)) {
             archive.link(&format!("bin/{applet}"), "busybox");
         }
     }
     for path in added {
         let contents = static_program(path)?;
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        if !names.insert(name.clone().into_owned()) {
-            return Err(SystemError::Twice { path: path.clone(), name: name.into_owned() });
-        }
-        archive.program(&format!("bin/{name}"), &contents)?;
+        archive.program(&format!("bin/{}", name_of(path)), &contents)?;
     }
     archive.file("etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")?;
     archive.file("etc/group", b"root:x:0:\n")?;
@@ -137,6 +112,22 @@ pub fn busybox() -> Option<PathBuf> {
     let search = std::env::var_os("PATH").unwrap_or_default();
     let mut found = std::env::split_paths(&search).map(|folder| folder.join("busybox"));
     named.or_else(|| found.find(|path| static_program(path).is_ok()))
+}
+
+/// The programs that this busybox is.
+fn applets(path: &Path) -> Result<Vec<String>, SystemError> {
+    let unlisted = |said| SystemError::Unlisted { path: path.to_owned(), said };
+    let ran = Command::new(path).arg("--list").stdin(Stdio::null()).output();
+    let ran = ran.map_err(|error| unlisted(error.to_string()))?;
+    if !ran.status.success() {
+        return Err(unlisted(String::from_utf8_lossy(&ran.stderr).trim().to_owned()));
+    }
+    Ok(String::from_utf8_lossy(&ran.stdout).lines().map(str::to_owned).collect())
+}
+
+/// The name of an added program in `/bin`.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SystemError> {
@@ -246,6 +237,22 @@ mod tests {
         fs::write(&program, elf(1)).unwrap();
         let error = archive(&[], None, &[program.clone(), program]).unwrap_err().to_string();
         assert!(error.ends_with("program: there is a /bin/program already; give it another name"));
+    }
+
+    #[test]
+    fn busybox_is_all_that_it_says_but_what_there_is_already() {
+        let Some(busybox) = busybox() else {
+            eprintln!("SKIP: no static busybox");
+            return;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let sort = directory.path().join("sort");
+        fs::copy(&busybox, &sort).unwrap();
+        let archive = archive(&[], Some(&busybox), &[sort]).unwrap();
+        let count = |path: &[u8]| archive.windows(path.len()).filter(|&at| at == path).count();
+        assert_eq!(count(b"bin/tar\0"), 1);
+        assert_eq!(count(b"bin/gzip\0"), 1);
+        assert_eq!(count(b"bin/sort\0"), 1, "the one that was added");
     }
 
     #[test]

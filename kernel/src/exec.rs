@@ -146,16 +146,13 @@ impl Kernel {
         match result {
             Ok(()) => self.make_ready(tid),
             Err(Halt::Errno(Errno::ENOENT)) => {
-                let names = self.files.tree.find(0, b"/bin", true);
-                let names = names.and_then(|bin| {
-                    self.files.tree.names(bin).map(|names| {
-                        names
-                            .keys()
-                            .map(|name| String::from_utf8_lossy(name).into_owned())
-                            .collect()
-                    })
+                let tree = &self.files.tree;
+                let names = tree.find(0, b"/bin", true).and_then(|bin| tree.names(bin));
+                let programs = names.into_iter().flatten().filter(|&(_, &node)| {
+                    !matches!(tree[node].kind, Kind::Link(_)) // hundreds that busybox is
                 });
-                let names: Vec<String> = names.unwrap_or_default();
+                let names = programs.map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+                let names: Vec<String> = names.collect();
                 return Err(refused(&alloc::format!(
                     "no such program in the archive; /bin holds {}",
                     names.join(" ")

@@ -243,6 +243,20 @@ fn a_shell_sorts_as_it_does_on_linux() {
     assert_eq!(native.lines().count(), 5, "{native}");
 }
 
+/// Files live in memory and may take half of it. What busybox is has names, also where scripts look.
+#[test]
+fn a_shell_fills_memory_with_files_and_runs_scripts() {
+    let script = "cd /tmp; dd if=/dev/zero of=big bs=1M count=100 2>/dev/null; echo dd $?
+        du -k big | awk '{ print ($1 > 8000) }'; echo x > big; cat big
+        printf '#!/usr/bin/env sh\\necho ran $1\\n' > run; ./run 2>/dev/null || echo not yet
+        chmod +x run; ./run it; echo in | cat /dev/stdin; echo out > /dev/stdout
+        mkdir d; touch d/a; tar czf d.tgz d; tar tzf d.tgz";
+    let expected = "dd 1\n1\nx\nnot yet\nran it\nin\nout\nd/\nd/a\n";
+    let Some(boot) = shell(script) else { return };
+    let said = assert_prints(&Boot { memory_bytes: 24 << 20, swap_bytes: 0, ..boot }, expected);
+    assert!(said.kills.is_empty(), "{:?}", said.kills);
+}
+
 /// A hundred thousand bytes, of all values.
 fn bytes_of_all_values() -> Vec<u8> {
     (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
