@@ -176,7 +176,9 @@ impl Kernel {
         path: &[u8],
         mut start: Start,
     ) -> Result<(), Halt> {
-        let base = self.process(tid).directory;
+        let process = self.tasks.threads[tid].process;
+        let base = self.tasks.processes[process].directory;
+        self.files.tree.show_own_program(&self.tasks.processes[process].program);
         let mut node = self.files.tree.find(base, path, true)?;
         let mut head = vec![0; PAGE_BYTES as usize];
         let mut interpreters = 0;
@@ -191,15 +193,17 @@ impl Kernel {
             node = self.interpreter(base, line, path, &mut start)?;
         };
         let program = Program::parse(&head[..count])?;
+        let started = if interpreters == 0 { path } else { &start.arguments[0] };
+        let place = self.files.tree.absolute(base, started)?;
         let space = self.load(file, &program)?;
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
         let name = String::from_utf8_lossy(name).into_owned();
         self.become_program(tid, context, space, name);
+        self.tasks.processes[process].program = place;
         // From here on the old program is gone: what fails ends the process.
         let told = self.write_stack(tid, context, &program, path, &start);
         let told = told.and_then(|()| self.clear_tails(tid, &program));
         if told.is_err() {
-            let process = self.tasks.threads[tid].process;
             self.end_process(process, crate::tasks::End::Signal(9));
             return Err(Halt::Dead);
         }

@@ -225,6 +225,8 @@ pub(crate) struct Process {
     pub(crate) parent: Tid,
     /// The program's name.
     pub(crate) name: String,
+    /// Where the program was when it was started.
+    pub(crate) program: Vec<u8>,
     /// Its threads that have not ended.
     pub(crate) threads: Vec<Tid>,
     /// The slot of its address space.
@@ -265,6 +267,7 @@ impl Process {
         Process {
             parent: 0,
             name: String::new(),
+            program: Vec::new(),
             threads: alloc::vec![tid],
             space,
             descriptors: Vec::new(),

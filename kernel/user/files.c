@@ -243,6 +243,11 @@ static void holes(void) {
     char *page = mapped(zeros, 1, PROT_READ | PROT_WRITE, MAP_PRIVATE, 0);
     check(is_filled(page, 0) && munmap(page, PAGE) == 0 && close(full) == 0 && close(zeros) == 0);
     printf("a hole takes no room\n");
+    char own[256] = {0}, other[256] = {0};
+    check(readlink("/proc/self/exe", own, 255) > 0 && strstr(own, "/files"));
+    check(symlink(own, "exe") == 0 && chdir("/proc/self") == 0 && readlink("exe", other, 255) > 0);
+    check(!strcmp(own, other) && access("exe", X_OK) == 0);
+    printf("a program knows where it is\n");
 }
 
 int main(int count, char **words) {
@@ -254,6 +259,9 @@ int main(int count, char **words) {
     directories();
     names();
     holes();
+    check(chdir(path) == 0 && unlink("exe") == 0);
+    int unnamed = open(path, O_TMPFILE | O_RDWR, 0600);
+    check(write(unnamed, "x", 1) == 1 && close(unnamed) == 0);
     check(chdir("/") == 0 && rmdir(path) == 0);
     snprintf(path, sizeof path, "%s/files.tmp", directory);
     int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);

@@ -244,8 +244,21 @@ impl Kernel {
             return Err(Errno::EINVAL.into());
         }
         self.string_in(tid, name, 249)?;
+        let close_on_exec = flags as u32 & nr::MFD_CLOEXEC != 0;
+        self.open_nameless(tid, nr::O_RDWR | if close_on_exec { nr::O_CLOEXEC } else { 0 })
+    }
+
+    /// A new file that never has a name, with flags as of `open`.
+    pub(crate) fn open_nameless(&mut self, tid: Tid, flags: u32) -> Answer {
+        let readable = flags & nr::O_ACCMODE != nr::O_WRONLY;
+        if flags & nr::O_ACCMODE == nr::O_RDONLY {
+            return Err(Errno::EINVAL.into());
+        }
         let file = self.vm.add_file(0, Medium::Memory, Warmth::Cold).map_err(|_| Errno::ENOMEM)?;
-        let open = self.files.opens.add(Open::new(Object::Nameless(file), true, true));
-        self.add_descriptor(tid, open, 0, flags as u32 & nr::MFD_CLOEXEC != 0)
+        let open = self.files.opens.add(Open {
+            append: flags & nr::O_APPEND != 0,
+            ..Open::new(Object::Nameless(file), readable, true)
+        });
+        self.add_descriptor(tid, open, 0, flags & nr::O_CLOEXEC != 0)
     }
 }

@@ -29,6 +29,8 @@ impl Kernel {
 
     fn path_in(&mut self, tid: Tid, at: u64, path: u64) -> Result<(NodeId, Vec<u8>), Halt> {
         let path = self.string_in(tid, path, PATH_MAX)?;
+        let process = self.tasks.threads[tid].process;
+        self.files.tree.show_own_program(&self.tasks.processes[process].program);
         // Who gives an absolute path may give any directory.
         let base = if path.first() == Some(&b'/') { 0 } else { self.base(tid, at)? };
         Ok((base, path))
@@ -48,6 +50,11 @@ impl Kernel {
         let exclusive = creates && flags & nr::O_EXCL != 0;
         if creates && flags & nr::O_DIRECTORY != 0 {
             return Err(Errno::EINVAL.into());
+        }
+        if flags & nr::O_TMPFILE == nr::O_TMPFILE {
+            let directory = self.files.tree.find(base, &path, true)?;
+            self.files.tree.names(directory)?;
+            return self.open_nameless(tid, flags);
         }
         let follow = flags & nr::O_NOFOLLOW == 0 && !exclusive;
         let node = match self.files.tree.find(base, &path, follow) {

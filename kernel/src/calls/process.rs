@@ -112,6 +112,7 @@ impl Kernel {
         let child = Process {
             parent,
             name: like.name.clone(),
+            program: like.program.clone(),
             threads: alloc::vec![first],
             space,
             descriptors: like.descriptors.clone(),

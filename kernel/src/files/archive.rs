@@ -37,7 +37,7 @@ pub(crate) fn unpack(archive: &[u8]) -> Result<Tree, String> {
             .map_err(|errno| format!("archive at byte {at}: errno {}", errno.0))?;
         at = member.next;
     }
-    let refused = |errno: Errno| format!("no /dev: errno {}", errno.0);
+    let refused = |errno: Errno| format!("no /dev, /tmp or /proc: errno {}", errno.0);
     let devices = directory(&mut tree, b"dev").map_err(refused)?;
     let names: [(&[u8], Device); 7] = [
         (b"null", Device::Null),
@@ -54,6 +54,8 @@ pub(crate) fn unpack(archive: &[u8]) -> Result<Tree, String> {
     add_descriptors(&mut tree, devices).map_err(refused)?;
     tree.add_directory(devices, b"shm", 0o777).map_err(refused)?;
     directory(&mut tree, b"tmp").map_err(refused)?;
+    let own = directory(&mut tree, b"proc/self").map_err(refused)?;
+    tree.add_own_program(own).map_err(refused)?;
     Ok(tree)
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod ext;
+mod lookup;
 pub(crate) mod mount;
 pub(crate) mod open;
 pub(crate) mod pipe;

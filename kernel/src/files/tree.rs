@@ -14,10 +14,6 @@ pub(crate) type NodeId = usize;
 
 /// The directory that all others are in.
 pub(crate) const ROOT: NodeId = 0;
-/// Symbolic links followed on one path at the most.
-const LINKS_MAX: u32 = 40;
-/// Bytes of one name at the most.
-const NAME_MAX: usize = 255;
 
 /// What a name can lead to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,6 +83,8 @@ impl Node {
 /// The tree.
 pub(crate) struct Tree {
     nodes: Vec<Option<Node>>,
+    /// The link to whichever program asks.
+    own_program: Option<NodeId>,
 }
 
 impl core::ops::Index<NodeId> for Tree {
@@ -111,7 +109,7 @@ impl Default for Tree {
     fn default() -> Tree {
         let kind = Kind::Directory(BTreeMap::new(), ROOT);
         let top = Node { links: 1, ..Node::new(kind, 0o755) };
-        Tree { nodes: alloc::vec![Some(top)] }
+        Tree { nodes: alloc::vec![Some(top)], own_program: None }
     }
 }
 
@@ -145,98 +143,30 @@ impl Tree {
         }
     }
 
-    /// Follows `path` from `from`; a symbolic link at its end only if `follow`.
+    /// Adds the link `exe` to whichever program asks, in a directory that takes no other names.
     ///
     /// # Errors
-    /// `ENOENT`, `ENOTDIR`, `ELOOP`, `ENAMETOOLONG`.
-    pub(crate) fn find(&self, from: NodeId, path: &[u8], follow: bool) -> Result<NodeId, Errno> {
-        if path.is_empty() {
-            return Err(Errno::ENOENT);
+    /// As [`takes`](Self::takes).
+    pub(crate) fn add_own_program(&mut self, directory: NodeId) -> Result<(), Errno> {
+        let link = self.add(directory, b"exe", Kind::Link(Vec::new()), 0o777)?;
+        self.own_program = Some(link);
+        let mut sealed = directory;
+        self[link].sealed = true;
+        while sealed != ROOT {
+            self[sealed].sealed = true;
+            sealed = self.above(sealed)?;
         }
-        self.walk(from, path, follow, &mut 0)
+        Ok(())
     }
 
-    fn walk(
-        &self,
-        from: NodeId,
-        path: &[u8],
-        follow: bool,
-        links: &mut u32,
-    ) -> Result<NodeId, Errno> {
-        let mut at = if path.first() == Some(&b'/') { ROOT } else { from };
-        let must_be_directory = path.last() == Some(&b'/');
-        let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).peekable();
-        while let Some(name) = names.next() {
-            let last = names.peek().is_none();
-            let next = self.step(at, name)?;
-            at = match &self[next].kind {
-                Kind::Link(to) if !last || follow || must_be_directory => {
-                    *links += 1;
-                    if *links > LINKS_MAX {
-                        return Err(Errno::ELOOP);
-                    }
-                    self.walk(at, to, true, links)?
-                }
-                _ => next,
-            };
+    /// Says that the one who asks next is this program.
+    pub(crate) fn show_own_program(&mut self, path: &[u8]) {
+        let Some(link) = self.own_program else { return };
+        if let Kind::Link(to) = &mut self[link].kind
+            && to != path
+        {
+            *to = path.to_vec();
         }
-        if must_be_directory {
-            self.names(at)?;
-        }
-        Ok(at)
-    }
-
-    fn step(&self, at: NodeId, name: &[u8]) -> Result<NodeId, Errno> {
-        let names = self.names(at)?;
-        match name {
-            b"." => Ok(at),
-            b".." => self.above(at),
-            _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
-            _ => names.get(name).copied().ok_or(Errno::ENOENT),
-        }
-    }
-
-    /// The directory of a path's last name, and that name.
-    ///
-    /// # Errors
-    /// As [`find`](Self::find); `EEXIST` if the path ends in no name, as `/` and `..` do.
-    pub(crate) fn place<'a>(
-        &self,
-        from: NodeId,
-        path: &'a [u8],
-    ) -> Result<(NodeId, &'a [u8]), Errno> {
-        let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
-        let trimmed = &path[..end];
-        let start = trimmed.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-        let (above, name) = trimmed.split_at(start);
-        match name {
-            b"" if path.is_empty() => Err(Errno::ENOENT),
-            b"" | b"." | b".." => Err(Errno::EEXIST),
-            _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
-            _ if above.is_empty() => Ok((from, name)),
-            _ => Ok((self.find(from, above, true)?, name)),
-        }
-    }
-
-    /// Where a new file goes that `path` is to lead to: a symbolic link to nothing says where.
-    ///
-    /// # Errors
-    /// As [`place`](Self::place).
-    pub(crate) fn place_to_make(
-        &self,
-        mut from: NodeId,
-        path: &[u8],
-    ) -> Result<(NodeId, Vec<u8>), Errno> {
-        let mut path = path.to_vec();
-        for _ in 0..LINKS_MAX {
-            let (above, name) = self.place(from, &path)?;
-            let found = self.names(above)?.get(name);
-            let Some(Kind::Link(to)) = found.map(|&node| &self[node].kind) else {
-                return Ok((above, name.to_vec()));
-            };
-            (from, path) = (above, to.clone());
-        }
-        Err(Errno::ELOOP)
     }
 
     /// Files with names, or that had some, whose contents are in memory alone.
@@ -401,25 +331,6 @@ impl Tree {
             self[above].uses -= 1;
             last = above;
         }
-    }
-
-    /// The absolute path of a directory.
-    ///
-    /// # Errors
-    /// `ENOENT` if it has none any more.
-    pub(crate) fn path_of(&self, mut directory: NodeId) -> Result<Vec<u8>, Errno> {
-        let mut parts: Vec<&[u8]> = Vec::new();
-        while directory != ROOT {
-            let above = self.above(directory)?;
-            let names = self.names(above)?;
-            let own = names.iter().find(|&(_, &node)| node == directory).ok_or(Errno::ENOENT)?;
-            parts.push(own.0);
-            directory = above;
-        }
-        if parts.is_empty() {
-            return Ok(b"/".to_vec());
-        }
-        Ok(parts.iter().rev().flat_map(|part| [b"/", *part]).flatten().copied().collect())
     }
 }
 
