@@ -15,56 +15,78 @@ use alloc::vec::Vec;
 use linux_raw_sys::auxvec;
 use vellum_mm::addr::{FileRef, PAGE_BYTES, Page, VirtAddr};
 use vellum_mm::spaces::AddressSpace;
-use vellum_mm::spaces::layout::{Layout, PROGRAM_START, USER_END};
+use vellum_mm::spaces::layout::{Layout, USER_END};
 use vellum_mm::spaces::map::{Map, Place};
 use vellum_mm::spaces::vma::{Backing, Rights, Sharing, VmaFlags};
 
 use crate::arch::user::Context;
 use crate::calls::{Answer, Errno, Halt};
+use crate::elf::Program;
 use crate::files::tree::{Kind, NodeId};
 use crate::kernel::Kernel;
 use crate::tasks::{Process, Thread, Tid, Wait};
 use crate::words::Words;
 
-/// Bytes of all arguments and environment together, as for a stack limit of 8 MiB.
-const ARGUMENTS_MAX: usize = 2 << 20;
+/// Bytes of all arguments and environment together, with 8 for each one's address. Linux permits 2 MiB
+/// for a stack of 8; here they pass through the kernel's heap, which may be 5 MiB in all.
+const ARGUMENTS_MAX: usize = 256 << 10;
+/// Bytes of one of them, with its end, as on Linux.
+const ARGUMENT_BYTES_MAX: usize = 128 << 10;
 /// Pages that the stack has at first; it grows.
 const STACK_PAGES: u64 = 33;
 /// Interpreters (`#!`) that may start each other.
 const INTERPRETERS_MAX: u32 = 4;
 
-/// A part of a program.
-struct Segment {
-    address: u64,
-    offset: u64,
-    file_bytes: u64,
-    bytes: u64,
-    rights: Rights,
-}
-
-/// A program, as its header describes it.
-struct Program {
-    entry: u64,
-    /// Where its program headers are in memory, and how many.
-    headers: (u64, u64),
-    segments: Vec<Segment>,
-}
-
 /// What a program is started with.
 #[derive(Clone, Default)]
 pub(crate) struct Start {
     /// Arguments, the program's name first.
-    pub(crate) arguments: Vec<Vec<u8>>,
+    pub(crate) arguments: Strings,
     /// Environment, `NAME=value`.
-    pub(crate) environment: Vec<Vec<u8>>,
+    pub(crate) environment: Strings,
+}
+
+/// Strings one after another, each with a zero byte at its end, as a program's stack has them: many
+/// short ones take the kernel's heap no more than a long one.
+#[derive(Clone, Default)]
+pub(crate) struct Strings {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Strings {
+    fn push(&mut self, string: &[u8]) {
+        self.bytes.extend_from_slice(string);
+        self.bytes.push(0);
+        self.count += 1;
+    }
+
+    const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Each with its end.
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.split_inclusive(|&byte| byte == 0)
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for Strings {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(strings: I) -> Strings {
+        let mut all = Strings::default();
+        for string in strings {
+            all.push(string);
+        }
+        all
+    }
 }
 
 impl Start {
     /// A program from the command line, and where it is.
     pub(crate) fn of(program: &[String]) -> (String, Start) {
-        let arguments = program.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let arguments = program.iter().map(String::as_bytes).collect();
         let environment = ["PATH=/bin", "HOME=/", "TERM=dumb"];
-        let environment = environment.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let environment = environment.into_iter().map(str::as_bytes).collect();
         (program[0].clone(), Start { arguments, environment })
     }
 }
@@ -81,29 +103,35 @@ impl Kernel {
     ) -> Answer {
         let path = self.string_in(tid, path, 4096)?;
         let mut left = ARGUMENTS_MAX;
-        let start = Start {
+        let mut start = Start {
             arguments: self.strings_in(tid, arguments, &mut left)?,
             environment: self.strings_in(tid, environment, &mut left)?,
         };
+        if start.arguments.count() == 0 {
+            // Programs take it for granted that they have a name.
+            start.arguments.push(b"");
+        }
         self.start_program(tid, context, &path, start)?;
         Err(Halt::Replaced)
     }
 
-    fn strings_in(
-        &mut self,
-        tid: Tid,
-        mut at: u64,
-        left: &mut usize,
-    ) -> Result<Vec<Vec<u8>>, Halt> {
-        let mut strings = Vec::new();
+    fn strings_in(&mut self, tid: Tid, mut at: u64, left: &mut usize) -> Result<Strings, Halt> {
+        let mut strings = Strings::default();
         while at != 0 {
             let string = self.word_in(tid, at)?;
             if string == 0 {
                 break;
             }
-            let string = self.string_in(tid, string, *left)?;
+            let longest = ARGUMENT_BYTES_MAX.min(*left);
+            let string = match self.string_in(tid, string, longest) {
+                Err(Halt::Errno(Errno::ENAMETOOLONG)) => Err(Errno::E2BIG.into()),
+                other => other,
+            }?;
+            if string.len() >= ARGUMENT_BYTES_MAX {
+                return Err(Errno::E2BIG.into());
+            }
             *left = left.checked_sub(string.len() + 9).ok_or(Errno::E2BIG)?;
-            strings.push(string);
+            strings.push(&string);
             at = at.wrapping_add(8);
         }
         Ok(strings)
@@ -232,10 +260,15 @@ impl Kernel {
         let mut words = line.splitn(2, u8::is_ascii_whitespace);
         let program = words.next().filter(|word| !word.is_empty()).ok_or(Errno::ENOEXEC)?;
         let argument = words.next().map(<[u8]>::trim_ascii).filter(|word| !word.is_empty());
-        let mut arguments = vec![program.to_vec()];
-        arguments.extend(argument.map(<[u8]>::to_vec));
-        arguments.push(path.to_vec());
-        arguments.extend(start.arguments.drain(..).skip(1));
+        let mut arguments = Strings::default();
+        arguments.push(program);
+        if let Some(argument) = argument {
+            arguments.push(argument);
+        }
+        arguments.push(path);
+        for string in start.arguments.iter().skip(1) {
+            arguments.push(&string[..string.len() - 1]);
+        }
         start.arguments = arguments;
         self.files.tree.find(base, program, true)
     }
@@ -347,18 +380,13 @@ impl Kernel {
     ) -> Result<(), Halt> {
         let mut top = USER_END.0 - 8;
         let mut place = |kernel: &mut Kernel, bytes: &[u8]| -> Result<u64, Halt> {
-            top -= bytes.len() as u64 + 1;
-            kernel.copy_out_now(tid, top, &[bytes, b"\0"].concat())?;
+            top -= bytes.len() as u64;
+            kernel.copy_out_now(tid, top, bytes)?;
             Ok(top)
         };
-        let name = place(self, path)?;
-        let strings = start.environment.iter().rev();
-        let mut environment =
-            strings.map(|text| place(self, text)).collect::<Result<Vec<_>, _>>()?;
-        environment.reverse();
-        let strings = start.arguments.iter().rev();
-        let mut arguments = strings.map(|text| place(self, text)).collect::<Result<Vec<_>, _>>()?;
-        arguments.reverse();
+        let name = place(self, &[path, b"\0"].concat())?;
+        let environment = place(self, &start.environment.bytes)?;
+        let arguments = place(self, &start.arguments.bytes)?;
         let mut random = [0; 16];
         self.random(&mut random);
         top = (top - 16) & !15;
@@ -380,9 +408,14 @@ impl Kernel {
             (auxvec::AT_NULL, 0),
         ];
         let mut words = Words::default();
-        words.u64(arguments.len() as u64);
-        for &word in arguments.iter().chain([&0]).chain(&environment).chain([&0]) {
-            words.u64(word);
+        words.u64(start.arguments.count() as u64);
+        for (mut at, strings) in [(arguments, &start.arguments), (environment, &start.environment)]
+        {
+            for string in strings.iter() {
+                words.u64(at);
+                at += string.len() as u64;
+            }
+            words.u64(0);
         }
         for (kind, value) in auxiliary {
             words.u64(kind.into()).u64(value);
@@ -403,69 +436,5 @@ impl Kernel {
             }
         }
         Ok(())
-    }
-}
-
-impl Program {
-    /// Reads the header of a static ELF program for x86-64 (System V ABI, chapters 4 and 5).
-    fn parse(head: &[u8]) -> Result<Program, Errno> {
-        let bytes = |at: usize, count: usize| head.get(at..at + count).ok_or(Errno::ENOEXEC);
-        let word = |at: usize| -> Result<u64, Errno> {
-            Ok(u64::from_le_bytes(bytes(at, 8)?.try_into().expect("eight bytes")))
-        };
-        let half = |at: usize| -> Result<u32, Errno> {
-            Ok(u32::from_le_bytes(bytes(at, 4)?.try_into().expect("four bytes")))
-        };
-        let short = |at: usize| -> Result<u64, Errno> {
-            Ok(u16::from_le_bytes(bytes(at, 2)?.try_into().expect("two bytes")).into())
-        };
-        let is_elf = bytes(0, 6)? == b"\x7fELF\x02\x01" && short(18)? == 62;
-        let bias = match short(16)? {
-            2 if is_elf => 0,
-            3 if is_elf => PROGRAM_START.0,
-            _ => return Err(Errno::ENOEXEC),
-        };
-        let (table, size, count) = (word(32)?, short(54)?, short(56)?);
-        if size != 56 || count > 64 {
-            return Err(Errno::ENOEXEC);
-        }
-        let mut segments = Vec::new();
-        let mut headers = 0;
-        for number in 0..count {
-            let at = usize::try_from(table + number * 56).map_err(|_| Errno::ENOEXEC)?;
-            let kind = half(at)?;
-            if kind == 3 {
-                return Err(Errno::ENOEXEC); // it wants a dynamic linker
-            }
-            if kind != 1 {
-                continue;
-            }
-            let part = Segment::parse(half(at + 4)?, bias, &[8, 16, 32, 40].map(|o| word(at + o)))?;
-            if (part.offset..part.offset + part.file_bytes).contains(&table) {
-                headers = part.address + (table - part.offset);
-            }
-            segments.push(part);
-        }
-        let entry = word(24)?.checked_add(bias).filter(|&entry| entry < USER_END.0);
-        let entry = entry.ok_or(Errno::ENOEXEC)?;
-        Ok(Program { entry, headers: (headers, count), segments })
-    }
-}
-
-impl Segment {
-    fn parse(flags: u32, bias: u64, words: &[Result<u64, Errno>; 4]) -> Result<Segment, Errno> {
-        let [offset, address, file_bytes, bytes] = *words;
-        let (offset, file_bytes, bytes) = (offset?, file_bytes?, bytes?);
-        let address = address?.checked_add(bias).ok_or(Errno::ENOEXEC)?;
-        let end = address.checked_add(bytes).ok_or(Errno::ENOEXEC)?;
-        let fits = end <= USER_END.0 && file_bytes <= bytes && offset < 1 << 40;
-        if !fits || address % PAGE_BYTES != offset % PAGE_BYTES {
-            return Err(Errno::ENOEXEC);
-        }
-        let mut rights = Rights::empty();
-        rights.set(Rights::EXECUTE, flags & 1 != 0);
-        rights.set(Rights::WRITE, flags & 2 != 0);
-        rights.set(Rights::READ, flags & 4 != 0);
-        Ok(Segment { address, offset, file_bytes, bytes, rights })
     }
 }

@@ -24,6 +24,8 @@ mod calls;
 #[cfg(image)]
 mod disks;
 #[cfg(image)]
+mod elf;
+#[cfg(image)]
 mod exec;
 #[cfg(image)]
 mod fault;
