@@ -221,9 +221,16 @@ impl Kernel {
             node = self.interpreter(base, line, path, &mut start)?;
         };
         let program = Program::parse(&head[..count])?;
-        let started = if interpreters == 0 { path } else { &start.arguments[0] };
+        // An interpreter is the first of its own arguments.
+        let first = start.arguments.iter().next().and_then(|word| word.strip_suffix(b"\0"));
+        let started = if interpreters == 0 { path } else { first.unwrap_or(path) };
         let place = self.files.tree.absolute(base, started)?;
         let space = self.load(file, &program)?;
+        if !self.end_other_threads(tid) {
+            // Those use the old space, and another processor is about to take them out of it.
+            self.vm.destroy(crate::kernel::now(), self.pc, space);
+            return Err(Halt::Wait(Wait::Alone, u64::MAX));
+        }
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
         let name = String::from_utf8_lossy(name).into_owned();
         self.become_program(tid, context, space, name);
@@ -328,6 +335,17 @@ impl Kernel {
         Ok(())
     }
 
+    /// Ends the threads of a process but one; whether that is alone already.
+    fn end_other_threads(&mut self, tid: Tid) -> bool {
+        let process = self.tasks.threads[tid].process;
+        for other in self.tasks.processes[process].threads.clone() {
+            if other != tid {
+                self.end_thread(other);
+            }
+        }
+        self.tasks.processes[process].threads.len() == 1
+    }
+
     /// Puts a new space in place of the old one, and forgets what does not outlive a program.
     fn become_program(
         &mut self,
@@ -336,16 +354,16 @@ impl Kernel {
         space: AddressSpace,
         name: String,
     ) {
+        self.leave_words(tid);
         let process = self.tasks.threads[tid].process;
-        for other in self.tasks.processes[process].threads.clone() {
-            if other != tid {
-                self.end_thread(other);
-            }
-        }
         let new = self.tasks.add_space(space);
         self.tasks.spaces[new].as_mut().expect("it was added").users = 1;
         let entry = &mut self.tasks.processes[process];
         let old = core::mem::replace(&mut entry.space, new);
+        let mut short = [0; Thread::NAME_BYTES];
+        for (to, byte) in short.iter_mut().take(Thread::NAME_BYTES - 1).zip(name.bytes()) {
+            *to = byte;
+        }
         entry.name = name;
         entry.locks_all = false;
         entry.handlers.reset();
@@ -359,7 +377,8 @@ impl Kernel {
         }
         self.leave_space(process, old);
         let thread = &mut self.tasks.threads[tid];
-        (thread.clear_tid, thread.set_tid, thread.signal_stack) = (0, 0, (0, 0));
+        (thread.set_tid, thread.signal_stack) = (0, (0, 0));
+        thread.name = short;
         if let Some(parent) = thread.vfork_parent.take() {
             self.end_vfork(tid, parent);
         }

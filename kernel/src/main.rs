@@ -32,6 +32,8 @@ mod fault;
 #[cfg(image)]
 mod files;
 #[cfg(image)]
+mod handlers;
+#[cfg(image)]
 mod input;
 #[cfg(image)]
 mod kernel;

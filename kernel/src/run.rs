@@ -12,7 +12,7 @@ use crate::arch::{cpu, timer};
 use crate::calls::{Answer, Errno, Halt};
 use crate::kernel::{self, Kernel};
 use crate::signals::Info;
-use crate::tasks::{Redo, State, Tid, Wait};
+use crate::tasks::{Fault, Redo, State, Tid, Wait};
 
 /// How long a thread runs while others want to.
 const SLICE_NANOS: u64 = 10_000_000;
@@ -38,6 +38,7 @@ pub(crate) fn serve() -> ! {
         kernel.poll_input();
         kernel.wake_sleepers(cpu::nanos());
         kernel.beat_if_due(cpu::nanos());
+        kernel.ring_alarms();
         let Some(tid) = kernel.ready.pop_front() else {
             set_timer(&mut period, IDLE_NANOS);
             kernel = idle(kernel);
@@ -132,7 +133,9 @@ impl Kernel {
                 let answer = self.call(tid, context);
                 self.answer(tid, context, answer)
             }
-            Trap::PageFault { address, access, .. } => self.serve_fault(tid, address, access),
+            Trap::PageFault { address, access, .. } => {
+                self.serve_fault(tid, context, address, access)
+            }
             Trap::Interrupt(interrupt) => self.serve_interrupt(tid, interrupt),
             Trap::Exception { vector, .. } => {
                 self.serve_exception(tid, context, vector);
@@ -143,16 +146,23 @@ impl Kernel {
     }
 
     #[inline(always)]
-    fn serve_fault(&mut self, tid: Tid, address: u64, access: Access) -> bool {
+    fn serve_fault(&mut self, tid: Tid, context: &Context, address: u64, access: Access) -> bool {
         match self.fault(tid, address, access) {
             Ok(()) => true,
-            Err(halt) => self.halt_access(tid, address, access, halt),
+            Err(halt) => self.halt_access(tid, context, address, access, halt),
         }
     }
 
     /// What becomes of a thread whose access has not succeeded.
     #[cold]
-    fn halt_access(&mut self, tid: Tid, address: u64, access: Access, halt: Halt) -> bool {
+    fn halt_access(
+        &mut self,
+        tid: Tid,
+        context: &Context,
+        address: u64,
+        access: Access,
+        halt: Halt,
+    ) -> bool {
         let thread = self.tasks.threads.get_mut(tid);
         match (thread, halt) {
             (None, _) | (_, Halt::Dead) => false,
@@ -167,7 +177,9 @@ impl Kernel {
                 self.make_ready(tid);
                 false
             }
-            (Some(_), Halt::Bad(cause)) => {
+            (Some(thread), Halt::Bad(cause)) => {
+                // The thread has not run since its trap, though it may have waited.
+                thread.fault = Fault { vector: context.vector, error: context.error, address };
                 self.send_fault(tid, cause, address);
                 !self.is_gone(tid)
             }
@@ -182,6 +194,7 @@ impl Kernel {
                 self.poll_input();
                 self.wake_sleepers(cpu::nanos());
                 self.beat_if_due(cpu::nanos());
+                self.ring_alarms();
                 self.show_counters();
                 if self.ready.is_empty() {
                     return true;
@@ -201,15 +214,20 @@ impl Kernel {
 
     /// A program did what only a signal can answer (Intel SDM volume 3A, table 6-1).
     fn serve_exception(&mut self, tid: Tid, context: &Context, vector: u8) {
+        const SI_KERNEL: u32 = 128;
         let (signal, code, subject) = match vector {
             0 => (nr::SIGFPE, nr::FPE_INTDIV, context.rip),
-            1 | 3 => (nr::SIGTRAP, 128, context.rip),
+            1 => (nr::SIGTRAP, nr::TRAP_TRACE, context.rip),
+            3 => (nr::SIGTRAP, SI_KERNEL, 0),
             6 => (nr::SIGILL, nr::ILL_ILLOPN, context.rip),
+            11 | 12 => (nr::SIGBUS, SI_KERNEL, 0),
             16 | 19 => (nr::SIGFPE, nr::FPE_FLTINV, context.rip),
             17 => (nr::SIGBUS, nr::BUS_ADRALN, 0),
-            _ => (nr::SIGSEGV, 128, 0), // SI_KERNEL
+            _ => (nr::SIGSEGV, SI_KERNEL, 0),
         };
-        self.force(tid, signal, Info { code: code.cast_signed(), subject, status: 0 });
+        let fault = &mut self.tasks.threads[tid].fault;
+        (fault.vector, fault.error) = (vector.into(), context.error);
+        self.force(tid, signal, Info { code: code.cast_signed(), subject, value: 0 });
     }
 
     /// Whether a thread has ended.
@@ -232,8 +250,17 @@ impl Kernel {
 
     #[cold]
     fn halt_call(&mut self, tid: Tid, halt: Halt) -> bool {
-        let Some(thread) = self.tasks.threads.get_mut(tid) else { return false };
+        if self.is_gone(tid) {
+            return false;
+        }
+        let is_due = self.signal_due(tid).is_some();
+        let thread = &mut self.tasks.threads[tid];
         match halt {
+            Halt::Wait(wait, _) if is_due && wait.is_interruptible() => {
+                // Nobody would wake it for what has come already.
+                (thread.redo, thread.interrupted) = (Redo::Call, true);
+                true
+            }
             Halt::Wait(wait, deadline) => {
                 thread.redo = Redo::Call;
                 self.wait(tid, wait, deadline);
@@ -246,7 +273,7 @@ impl Kernel {
                 false
             }
             Halt::Interrupted => {
-                thread.redo = Redo::Call;
+                (thread.redo, thread.interrupted) = (Redo::Call, true);
                 true
             }
             Halt::Replaced => {
@@ -267,22 +294,25 @@ impl Kernel {
             // Who gave a bad address finds it unchanged, as on Linux.
             let _ = self.copy_out_now(tid, child_tid, &tid.to_le_bytes());
         }
-        if self.tasks.threads[tid].interrupted && self.signal_due(tid).is_some() {
-            return self.handle_signals(tid, context);
+        self.tasks.threads[tid].interrupted &= self.signal_due(tid).is_some();
+        // Ends: a call is only made again after a signal has gone that it had to make way for.
+        loop {
+            let redo = core::mem::replace(&mut self.tasks.threads[tid].redo, Redo::Nothing);
+            let goes_on = match redo {
+                Redo::Nothing => true,
+                Redo::Access(address, access) => self.serve_fault(tid, context, address, access),
+                Redo::Call => {
+                    let answer = self.call(tid, context);
+                    self.answer(tid, context, answer)
+                }
+            };
+            if !(goes_on && self.handle_signals(tid, context)) {
+                return false;
+            }
+            if self.tasks.threads[tid].redo == Redo::Nothing {
+                return true;
+            }
         }
-        let goes_on = match self.tasks.threads[tid].redo {
-            Redo::Nothing => true,
-            Redo::Access(address, access) => {
-                self.tasks.threads[tid].redo = Redo::Nothing;
-                self.serve_fault(tid, address, access)
-            }
-            Redo::Call => {
-                self.tasks.threads[tid].redo = Redo::Nothing;
-                let answer = self.call(tid, context);
-                self.answer(tid, context, answer)
-            }
-        };
-        goes_on && self.handle_signals(tid, context)
     }
 
     fn handle_signals(&mut self, tid: Tid, context: &mut Context) -> bool {

@@ -1,9 +1,11 @@
 //! Threads and processes: who runs, who waits for what, and what belongs to whom.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use linux_raw_sys::general::{CLD_EXITED, CLD_KILLED};
 use vellum_mm::fault::Attempt;
 use vellum_mm::machine::Access;
 use vellum_mm::objects::io::RequestId;
@@ -38,18 +40,29 @@ pub(crate) enum Wait {
     Child,
     /// The process that it made by `vfork`, to run a program of its own or end.
     Vfork(Tid),
-    /// A futex to be woken.
-    Futex(FutexKey),
+    /// The other threads of its process to be gone, so that it can run another program.
+    Alone,
+    /// A futex to be woken by somebody who names one of these bits.
+    Futex(FutexKey, u32),
     /// Bytes in a pipe, or room.
     Pipe(usize),
     /// Any pipe, or the console.
     Poll,
     /// A signal, or nothing but time.
     Signal,
+    /// One of these signals, which it takes itself, whether it is blocked or not.
+    OneOf(SignalSet),
     /// Input from the console.
     Console,
     /// The end of a process that was killed for its memory.
     Victim,
+}
+
+impl Wait {
+    /// Whether a signal ends it. Disks, and threads and programs that go their way, come soon.
+    pub(crate) const fn is_interruptible(self) -> bool {
+        !matches!(self, Wait::Request(_) | Wait::Vfork(_) | Wait::Alone | Wait::Victim)
+    }
 }
 
 /// What names a futex for all who wait at it.
@@ -108,15 +121,35 @@ pub(crate) struct Thread {
     pub(crate) pending: Pending,
     /// Where signal handlers may have their own stack: address and bytes.
     pub(crate) signal_stack: (u64, u64),
+    /// What it last did that only a signal could answer.
+    pub(crate) fault: Fault,
+    /// Its name, with zeros at the end.
+    pub(crate) name: [u8; Thread::NAME_BYTES],
     /// Cleared and woken when it ends (`set_tid_address`).
     pub(crate) clear_tid: u64,
+    /// The list of mutexes that it must not take with it when it ends (`set_robust_list`).
+    pub(crate) robust_list: u64,
     /// Where its number is written before it first runs (`CLONE_CHILD_SETTID`).
     pub(crate) set_tid: u64,
     /// Who waits until it runs a program of its own.
     pub(crate) vfork_parent: Option<Tid>,
 }
 
+/// A trap of a program, as a signal handler is told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Fault {
+    /// Its vector.
+    pub(crate) vector: u64,
+    /// What the processor said of it.
+    pub(crate) error: u64,
+    /// The address of the latest page fault.
+    pub(crate) address: u64,
+}
+
 impl Thread {
+    /// Bytes of a name with its end (`PR_SET_NAME`).
+    pub(crate) const NAME_BYTES: usize = 16;
+
     /// A thread of `process` that is ready to run with these registers.
     pub(crate) fn new(process: Tid, context: Box<Context>) -> Thread {
         Thread {
@@ -137,10 +170,19 @@ impl Thread {
             saved_mask: None,
             pending: Pending::default(),
             signal_stack: (0, 0),
+            fault: Fault::default(),
+            name: [0; Thread::NAME_BYTES],
             clear_tid: 0,
+            robust_list: 0,
             set_tid: 0,
             vfork_parent: None,
         }
+    }
+
+    /// Whether a signal is not only kept for it: it handles the signal, or waits for that one.
+    pub(crate) fn wants(&self, signal: u32) -> bool {
+        let waits = matches!(self.state, State::Waiting(Wait::OneOf(set)) if set.has(signal));
+        waits || !self.mask.has(signal)
     }
 
     /// Forgets what only mattered to the call that has ended.
@@ -210,6 +252,14 @@ impl End {
         }
     }
 
+    /// What `SIGCHLD` and `waitid` say: how, and with what.
+    pub(crate) fn reason(self) -> (i32, u32) {
+        match self {
+            End::Exit(code) => (CLD_EXITED.cast_signed(), code.into()),
+            End::Signal(signal) => (CLD_KILLED.cast_signed(), signal),
+        }
+    }
+
     /// The exit code that a shell shows.
     pub(crate) fn code(self) -> u8 {
         match self {
@@ -217,6 +267,20 @@ impl End {
             End::Signal(signal) => 128 + signal as u8,
         }
     }
+}
+
+/// A timer (`setitimer`), in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Alarm {
+    /// When it goes off; `u64::MAX` for never.
+    pub(crate) at: u64,
+    /// How long after that it goes off again; 0 if it does not.
+    pub(crate) every: u64,
+}
+
+impl Alarm {
+    /// One that does not run.
+    pub(crate) const NONE: Alarm = Alarm { at: u64::MAX, every: 0 };
 }
 
 /// A process.
@@ -247,6 +311,8 @@ pub(crate) struct Process {
     pub(crate) ended: Option<End>,
     /// Process group.
     pub(crate) group: Tid,
+    /// When it gets `SIGALRM`.
+    pub(crate) alarm: Alarm,
     /// Faults satisfied without a read.
     pub(crate) minor: u64,
     /// Faults that needed a read.
@@ -278,6 +344,7 @@ impl Process {
             ending: None,
             ended: None,
             group: tid,
+            alarm: Alarm::NONE,
             minor: 0,
             major: 0,
             children_faults: (0, 0),
@@ -305,6 +372,8 @@ pub(crate) struct Tasks {
     pub(crate) processes: ByTid<Process>,
     /// Address spaces.
     pub(crate) spaces: Vec<Option<Space>>,
+    /// Alarms that run: when they go off, and whose they are.
+    pub(crate) alarms: BTreeSet<(u64, Tid)>,
     last: Tid,
 }
 
@@ -321,6 +390,16 @@ impl Tasks {
             }
         }
         None
+    }
+
+    /// Sets a process's alarm.
+    pub(crate) fn set_alarm(&mut self, process: Tid, alarm: Alarm) {
+        let Some(entry) = self.processes.get_mut(process) else { return };
+        self.alarms.remove(&(entry.alarm.at, process));
+        entry.alarm = alarm;
+        if alarm.at != u64::MAX {
+            self.alarms.insert((alarm.at, process));
+        }
     }
 
     /// A slot for a new space, used by nobody yet.

@@ -5,16 +5,23 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
 
 static sigjmp_buf escape;
 static siginfo_t seen;
+static long trap, error;
 static char *repaired;
 static volatile long handled;
 
 static void leave(int signal, siginfo_t *info, void *context) {
-    (void)signal, (void)context;
+    (void)signal;
+    const greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     seen = *info;
+    trap = registers[REG_TRAPNO];
+    error = registers[REG_ERR];
     siglongjmp(escape, 1);
 }
 
@@ -114,6 +121,13 @@ static void instructions(void) {
     tell("division by zero");
     if (sigsetjmp(escape, 1) == 0) __asm__ volatile("ud2");
     tell("undefined instruction");
+    printf("that was trap %ld, with error %ld\n", trap, error);
+    handle(SIGTRAP, leave, 0);
+    if (sigsetjmp(escape, 1) == 0) __asm__ volatile("int3");
+    check(seen.si_signo == SIGTRAP && seen.si_code == SI_KERNEL && seen.si_addr == 0);
+    printf("a breakpoint is trap %ld\n", trap);
+    if (sigsetjmp(escape, 1) == 0) *(volatile char *)null = 1;
+    printf("a write near null is trap %ld, with error %ld\n", trap, error);
 }
 
 /* A write barrier in user space: every first store to a page is told to the program. */
@@ -174,6 +188,90 @@ static void blocking(void) {
     printf("an ignored signal does nothing\n");
 }
 
+/* Signals from 32 on are kept as often as they come, with what the sender says; a program may take
+ * them without a handler. */
+static void queued(void) {
+    sigset_t set;
+    siginfo_t info;
+    const int signal_ = SIGRTMIN + 1;
+    const struct timespec no_time = {0, 0}, limit = {10, 0};
+    handle(signal_, count_signal, 0);
+    handled = 0;
+    sigemptyset(&set);
+    sigaddset(&set, signal_);
+    check(sigprocmask(SIG_BLOCK, &set, 0) == 0);
+    for (int i = 0; i < 5; i++) check(kill(getpid(), signal_) == 0);
+    check(sigprocmask(SIG_UNBLOCK, &set, 0) == 0);
+    printf("a real-time signal sent 5 times while blocked was handled %ld times\n", handled);
+    check(sigprocmask(SIG_BLOCK, &set, 0) == 0);
+    for (int i = 1; i <= 3; i++)
+        check(sigqueue(getpid(), signal_, (union sigval){.sival_int = i * 11}) == 0);
+    for (int i = 0; i < 3; i++) {
+        check(sigtimedwait(&set, &info, &limit) == signal_);
+        check(info.si_code == SI_QUEUE && info.si_pid == getpid());
+        printf("taken with %d\n", info.si_value.sival_int);
+    }
+    check(sigtimedwait(&set, &info, &no_time) == -1 && errno == EAGAIN);
+    const pid_t child = fork();
+    if (child == 0) {
+        usleep(20000);
+        _exit(sigqueue(getppid(), signal_, (union sigval){.sival_int = 44}) != 0);
+    }
+    check(sigtimedwait(&set, &info, &limit) == signal_ && info.si_pid == child);
+    printf("waited for one with %d\n", info.si_value.sival_int);
+    check(ended(child) == 0 && handled == 5);
+    check(syscall(SYS_tgkill, getpid() + 1, getpid(), 0) == -1 && errno == ESRCH);
+}
+
+/* A handler ends a wait early, unless what is waited for has come. */
+static void interrupted(void) {
+    int early = 0;
+    handle(SIGCHLD, count_signal, 0);
+    for (int i = 0; i < 10; i++) {
+        const pid_t child = fork();
+        if (child == 0) {
+            usleep(1000);
+            _exit(0);
+        }
+        early += waitpid(child, 0, 0) != child;
+    }
+    printf("%d of 10 waits for a child that ended were interrupted\n", early);
+    const pid_t child = fork();
+    if (child == 0) {
+        usleep(50000);
+        _exit(0);
+    }
+    struct timespec wanted = {100, 0}, left = {0, 0};
+    check(nanosleep(&wanted, &left) == -1 && errno == EINTR);
+    check(ended(child) == 0);
+    const int less = left.tv_sec == 99 && left.tv_nsec < 951000000;
+    printf("what is left of an interrupted sleep is %s\n", less ? "less" : "wrong");
+    signal(SIGCHLD, SIG_DFL);
+}
+
+/* Children of a parent that does not care leave nothing to be waited for. */
+static void ignored_children(void) {
+    struct sigaction action = {.sa_sigaction = count_signal, .sa_flags = SA_SIGINFO | SA_NOCLDWAIT};
+    for (int ignores = 0; ignores < 2; ignores++) {
+        handled = 0;
+        if (ignores) signal(SIGCHLD, SIG_IGN);
+        else check(sigaction(SIGCHLD, &action, 0) == 0);
+        if (fork() == 0) _exit(3);
+        while (waitpid(-1, 0, 0) == -1 && errno == EINTR) {}
+        check(errno == ECHILD);
+        printf("a child that nobody waits for is told of %ld times\n", handled);
+    }
+    signal(SIGCHLD, SIG_DFL);
+}
+
+/* A thread's name. */
+static void name(void) {
+    char name[16];
+    check(prctl(PR_SET_NAME, "a name that is too long") == 0 && prctl(PR_GET_NAME, name) == 0);
+    printf("the name is '%s'\n", name);
+    check(prctl(-1) == -1 && errno == EINVAL);
+}
+
 /* Fills the vector registers, whole, with other values. */
 static void spoil(int signal, siginfo_t *info, void *context) {
     (void)signal, (void)info, (void)context;
@@ -215,6 +313,19 @@ static __attribute__((noinline)) long recurse(long depth) {
     return depth == 0 ? 0 : recurse(depth - 1) + frame[0];
 }
 
+/* A stack that ends beyond all addresses holds no frame. */
+static void no_stack(void) {
+    const pid_t child = fork();
+    if (child == 0) {
+        check(sigaltstack(&(stack_t){.ss_sp = (void *)-4096L, .ss_size = 1L << 40}, 0) == 0);
+        handle(SIGUSR1, count_signal, SA_ONSTACK);
+        signal(SIGSEGV, SIG_DFL);
+        raise(SIGUSR1);
+        _exit(0);
+    }
+    printf("a handler on a stack that is none ended with %d\n", ended(child));
+}
+
 /* A stack that has run out cannot hold the frame of a handler, which has a stack of its own. */
 static void overflow(void) {
     char *stack = area(16, MAP_PRIVATE);
@@ -233,7 +344,12 @@ int main(void) {
     barrier();
     children();
     blocking();
+    queued();
+    interrupted();
+    ignored_children();
+    name();
     registers();
+    no_stack();
     overflow();
     printf("signals: done\n");
     return 0;

@@ -6,12 +6,14 @@
 
 mod attributes;
 mod descriptors;
+mod exit;
 mod file;
 mod futex;
 mod memory;
 mod parts;
 mod paths;
 mod process;
+mod robust;
 mod room;
 mod shm;
 mod signal;
@@ -306,28 +308,37 @@ impl Kernel {
             nr::__NR_exit => self.exit_thread(tid, a[0] as u8),
             nr::__NR_exit_group => self.exit_process(tid, a[0] as u8),
             nr::__NR_wait4 => self.wait_for_child(tid, a),
-            nr::__NR_getppid => Ok(self.process(tid).parent.into()),
+            nr::__NR_waitid => self.wait_for_child_info(tid, a),
+            nr::__NR_getppid => Ok(self.parent(tid).into()),
             nr::__NR_set_tid_address => {
                 self.tasks.threads[tid].clear_tid = a[0];
                 Ok(tid.into())
             }
-            nr::__NR_arch_prctl => system::set_base(context, a[0], a[1]),
+            nr::__NR_arch_prctl => self.segment_base(tid, context, a[0], a[1]),
+            nr::__NR_prctl => self.process_control(tid, a[0], a[1]),
             nr::__NR_sched_yield => self.yield_now(tid),
             nr::__NR_getpgrp => Ok(self.process(tid).group.into()),
             nr::__NR_getpgid => self.process_group(tid, a[0] as Tid),
             nr::__NR_setpgid => self.set_process_group(tid, a[0] as Tid, a[1] as Tid),
             nr::__NR_setsid => self.set_process_group(tid, 0, 0),
             nr::__NR_futex => self.futex(tid, a),
+            nr::__NR_get_robust_list => self.robust_list(tid, a[0] as Tid, a[1], a[2]),
+            nr::__NR_set_robust_list => self.set_robust_list(tid, a[0], a[1]),
             nr::__NR_rt_sigaction => self.signal_action(tid, a),
             nr::__NR_rt_sigprocmask => self.signal_mask(tid, a),
             nr::__NR_rt_sigpending => self.signals_pending(tid, a[0]),
             nr::__NR_rt_sigreturn => self.signal_return(tid, context),
             nr::__NR_rt_sigsuspend => self.signal_suspend(tid, a[0]),
             nr::__NR_pause => self.signal_wait(tid),
-            nr::__NR_sigaltstack => self.signal_stack(tid, a[0], a[1]),
+            nr::__NR_sigaltstack => self.signal_stack(tid, context.rsp, a[0], a[1]),
+            nr::__NR_rt_sigtimedwait => self.signal_wait_for(tid, a),
+            nr::__NR_rt_sigqueueinfo => self.queue_signal(tid, None, a[0], a[1], a[2]),
+            nr::__NR_rt_tgsigqueueinfo => {
+                self.queue_signal(tid, Some(a[1] as Tid), a[0], a[2], a[3])
+            }
             nr::__NR_kill => self.kill(tid, a[0] as i32, a[1]),
-            nr::__NR_tkill => self.kill_thread(tid, a[0] as Tid, a[1]),
-            nr::__NR_tgkill => self.kill_thread(tid, a[1] as Tid, a[2]),
+            nr::__NR_tkill => self.kill_thread(tid, None, a[0] as Tid, a[1]),
+            nr::__NR_tgkill => self.kill_thread(tid, Some(a[0] as Tid), a[1] as Tid, a[2]),
             _ => return None,
         })
     }

@@ -35,7 +35,14 @@ impl Kernel {
             self.copy_out(tid, old, words.bytes())?;
         }
         if let Some(action) = action {
-            self.process(tid).handlers.set(signal, action);
+            let process = self.process(tid);
+            process.handlers.set(signal, action);
+            if process.handlers.ignores(signal) {
+                process.pending.forget(signal);
+                for tid in process.threads.clone() {
+                    self.tasks.threads[tid].pending.forget(signal);
+                }
+            }
         }
         Ok(0)
     }
@@ -81,29 +88,72 @@ impl Kernel {
 
     pub(crate) fn signal_wait(&mut self, tid: Tid) -> Answer {
         if self.signal_due(tid).is_some() {
-            // It is handled as if it had interrupted the wait.
-            self.tasks.threads[tid].interrupted = true;
             return Err(Halt::Interrupted);
         }
         Err(Halt::Wait(Wait::Signal, u64::MAX))
     }
 
-    pub(crate) fn signal_stack(&mut self, tid: Tid, new: u64, old: u64) -> Answer {
+    /// `rt_sigtimedwait`: takes a signal, blocked or not, without its handler.
+    pub(crate) fn signal_wait_for(&mut self, tid: Tid, a: &Arguments) -> Answer {
+        let &[set, info, timeout, set_bytes, ..] = a;
+        if set_bytes != 8 {
+            return Err(Errno::EINVAL.into());
+        }
+        let set = SignalSet(self.word_in(tid, set)?).as_mask();
+        let deadline = if timeout == 0 {
+            u64::MAX
+        } else {
+            let nanos = self.time_in(tid, timeout)?;
+            self.deadline_once(tid, nanos)
+        };
+        let thread = &mut self.tasks.threads[tid];
+        let process = &mut self.tasks.processes[thread.process];
+        let first = thread.pending.first(set.others());
+        let Some(signal) = first.or_else(|| process.pending.first(set.others())) else {
+            if thread.timed_out || deadline <= crate::arch::cpu::nanos() {
+                return Err(Errno::EAGAIN.into());
+            }
+            return Err(Halt::Wait(Wait::OneOf(set), deadline));
+        };
+        let pending = if first.is_some() { &mut thread.pending } else { &mut process.pending };
+        if info != 0 {
+            let words = pending.peek(signal).unwrap_or_default().words(signal);
+            match self.copy_out(tid, info, &words) {
+                // The signal is gone, whether it can be told or not.
+                Err(Halt::Errno(errno)) => {
+                    self.take_signal(tid, signal);
+                    return Err(errno.into());
+                }
+                other => other?,
+            }
+        }
+        self.take_signal(tid, signal);
+        Ok(signal.into())
+    }
+
+    pub(crate) fn signal_stack(&mut self, tid: Tid, rsp: u64, new: u64, old: u64) -> Answer {
         let (stack, bytes) = self.tasks.threads[tid].signal_stack;
+        let is_on_it = stack.wrapping_add(bytes).wrapping_sub(rsp) < bytes;
         let wanted = if new == 0 {
             None
         } else {
-            let flags = self.half_in(tid, new.wrapping_add(8))?;
-            let disabled = flags & nr::SS_DISABLE != 0;
             let place = (self.word_in(tid, new)?, self.word_in(tid, new.wrapping_add(16))?);
-            Some(if disabled { (0, 0) } else { place })
+            Some(match self.half_in(tid, new.wrapping_add(8))? {
+                _ if is_on_it => return Err(Errno::EPERM.into()),
+                nr::SS_DISABLE => (0, 0),
+                0 | nr::SS_ONSTACK if place.1 >= nr::MINSIGSTKSZ.into() => place,
+                0 | nr::SS_ONSTACK => return Err(Errno::ENOMEM.into()),
+                _ => return Err(Errno::EINVAL.into()),
+            })
         };
-        if wanted.is_some_and(|(_, bytes)| bytes != 0 && bytes < nr::MINSIGSTKSZ.into()) {
-            return Err(Errno::ENOMEM.into());
-        }
         if old != 0 {
+            let flags = match bytes {
+                0 => nr::SS_DISABLE,
+                _ if is_on_it => nr::SS_ONSTACK,
+                _ => 0,
+            };
             let mut words = Words::default();
-            words.u64(stack).u64(if bytes == 0 { nr::SS_DISABLE.into() } else { 0 }).u64(bytes);
+            words.u64(stack).u64(flags.into()).u64(bytes);
             self.copy_out(tid, old, words.bytes())?;
         }
         if let Some(wanted) = wanted {
@@ -133,7 +183,7 @@ impl Kernel {
             if self.tasks.processes.get(process).is_some() {
                 found = true;
                 if signal != 0 {
-                    let info = Info { code: 0, subject: sender.into(), status: 0 };
+                    let info = Info { code: 0, subject: sender.into(), value: 0 };
                     self.send_to_process(process, signal, info);
                 }
             }
@@ -144,23 +194,78 @@ impl Kernel {
         self.alive(tid)
     }
 
-    pub(crate) fn kill_thread(&mut self, tid: Tid, target: Tid, signal: u64) -> Answer {
+    /// `tkill`, and `tgkill` with the process that the thread must be of.
+    pub(crate) fn kill_thread(
+        &mut self,
+        tid: Tid,
+        process: Option<Tid>,
+        target: Tid,
+        signal: u64,
+    ) -> Answer {
+        self.check_thread(process, target)?;
         let signal = checked(signal)?;
-        if self.tasks.threads.get(target).is_none() {
-            return Err(Errno::ESRCH.into());
-        }
         if signal != 0 {
             let sender = self.tasks.threads[tid].process;
-            let code = nr::SI_TKILL;
-            self.send_to_thread(target, signal, Info { code, subject: sender.into(), status: 0 });
+            let info = Info { code: nr::SI_TKILL, subject: sender.into(), value: 0 };
+            self.send_to_thread(target, signal, info);
         }
         self.alive(tid)
+    }
+
+    fn check_thread(&self, process: Option<Tid>, target: Tid) -> Result<(), Errno> {
+        if !is_number(target) || !process.is_none_or(is_number) {
+            return Err(Errno::EINVAL);
+        }
+        let thread = self.tasks.threads.get(target).ok_or(Errno::ESRCH)?;
+        if process.is_none_or(|process| process == thread.process) {
+            Ok(())
+        } else {
+            Err(Errno::ESRCH)
+        }
+    }
+
+    /// `rt_sigqueueinfo`, and `rt_tgsigqueueinfo` with a thread: a signal with what the sender says.
+    pub(crate) fn queue_signal(
+        &mut self,
+        tid: Tid,
+        target: Option<Tid>,
+        process: u64,
+        signal: u64,
+        from: u64,
+    ) -> Answer {
+        let process = process as Tid;
+        let code = self.half_in(tid, from.wrapping_add(8))?.cast_signed();
+        let subject = self.word_in(tid, from.wrapping_add(16))?;
+        let value = self.word_in(tid, from.wrapping_add(24))?;
+        // Nobody passes a signal of his own for one of the kernel's.
+        let is_forged = code >= 0 || code == nr::SI_TKILL;
+        if is_forged && process != self.tasks.threads[tid].process {
+            return Err(Errno::EPERM.into());
+        }
+        match target {
+            Some(target) => self.check_thread(Some(process), target)?,
+            None if self.tasks.processes.get(process).is_some() => {}
+            None => return Err(Errno::ESRCH.into()),
+        }
+        let signal = checked(signal)?;
+        let info = Info { code, subject, value };
+        let fits = match target {
+            _ if signal == 0 => true,
+            Some(target) => self.send_to_thread(target, signal, info),
+            None => self.send_to_process(process, signal, info),
+        };
+        if fits { self.alive(tid) } else { Err(Errno::EAGAIN.into()) }
     }
 
     /// 0, if the caller has not killed itself.
     fn alive(&mut self, tid: Tid) -> Answer {
         if self.is_doomed(tid) { Err(Halt::Dead) } else { Ok(0) }
     }
+}
+
+/// Whether a thread or process can have that number.
+const fn is_number(tid: Tid) -> bool {
+    tid.cast_signed() > 0
 }
 
 fn checked(signal: u64) -> Result<u32, Errno> {

@@ -1,13 +1,20 @@
 //! Calls about the system, its limits, and what a process used.
 
 use linux_raw_sys::general as nr;
-use vellum_mm::addr::PAGE_BYTES;
+use vellum_mm::addr::{PAGE_BYTES, VirtAddr};
 
 use super::{Answer, Arguments, Errno, Halt};
 use crate::arch::user::Context;
 use crate::kernel::Kernel;
-use crate::tasks::Tid;
+use crate::tasks::{Thread, Tid};
 use crate::words::Words;
+
+const ARCH_SET_GS: u32 = 0x1001;
+const ARCH_SET_FS: u32 = 0x1002;
+const ARCH_GET_FS: u32 = 0x1003;
+const ARCH_GET_GS: u32 = 0x1004;
+const PR_SET_NAME: u32 = 15;
+const PR_GET_NAME: u32 = 16;
 
 impl Kernel {
     pub(crate) fn call_system(&mut self, tid: Tid, number: u32, a: &Arguments) -> Option<Answer> {
@@ -21,8 +28,11 @@ impl Kernel {
             nr::__NR_clock_getres => self.clock_resolution(tid, a[0], a[1]),
             nr::__NR_gettimeofday => self.time_of_day(tid, a[0]),
             nr::__NR_time => self.seconds(tid, a[0]),
+            nr::__NR_alarm => Ok(self.alarm(tid, a[0])),
+            nr::__NR_setitimer => self.set_timer(tid, a[0], a[1], a[2]),
+            nr::__NR_getitimer => self.timer(tid, a[0], a[1]),
             nr::__NR_getrusage => self.usage(tid, a[0] as i32, a[1]),
-            nr::__NR_getrandom => self.get_random(tid, a[0], a[1]),
+            nr::__NR_getrandom => self.get_random(tid, a[0], a[1], a[2]),
             nr::__NR_uname => self.names(tid, a[0]),
             nr::__NR_sysinfo => self.information(tid, a[0]),
             nr::__NR_getrlimit => self.limit(tid, 0, a[0], 0, a[1]),
@@ -47,14 +57,54 @@ impl Kernel {
             | nr::__NR_setuid
             | nr::__NR_setgid
             | nr::__NR_getsid
-            | nr::__NR_set_robust_list
             | nr::__NR_fadvise64
-            | nr::__NR_setrlimit
-            | nr::__NR_prctl => Ok(0),
+            | nr::__NR_setrlimit => Ok(0),
             // Programs ask for these and manage without.
             nr::__NR_rseq | nr::__NR_clone3 | nr::__NR_statx => Err(Errno::ENOSYS.into()),
             _ => return None,
         })
+    }
+
+    /// `arch_prctl`: the bases of the two segment registers that thread-local memory goes by.
+    pub(crate) fn segment_base(
+        &mut self,
+        tid: Tid,
+        context: &mut Context,
+        code: u64,
+        address: u64,
+    ) -> Answer {
+        let is_address = vellum_mm::spaces::layout::is_user(VirtAddr(address));
+        match code as u32 {
+            ARCH_SET_GS | ARCH_SET_FS if !is_address => return Err(Errno::EPERM.into()),
+            ARCH_SET_GS => context.gs_base = address,
+            ARCH_SET_FS => context.fs_base = address,
+            ARCH_GET_FS => self.copy_out(tid, address, &context.fs_base.to_le_bytes())?,
+            ARCH_GET_GS => self.copy_out(tid, address, &context.gs_base.to_le_bytes())?,
+            _ => return Err(Errno::EINVAL.into()),
+        }
+        Ok(0)
+    }
+
+    /// `prctl`: a thread's name.
+    pub(crate) fn process_control(&mut self, tid: Tid, option: u64, address: u64) -> Answer {
+        match option as u32 {
+            PR_SET_NAME => {
+                let mut name = [0; Thread::NAME_BYTES];
+                for at in 0..Thread::NAME_BYTES - 1 {
+                    self.copy_in(tid, address.wrapping_add(at as u64), &mut name[at..=at])?;
+                    if name[at] == 0 {
+                        break;
+                    }
+                }
+                self.tasks.threads[tid].name = name;
+            }
+            PR_GET_NAME => {
+                let name = self.tasks.threads[tid].name;
+                self.copy_out(tid, address, &name)?;
+            }
+            _ => return Err(Errno::EINVAL.into()),
+        }
+        Ok(0)
     }
 
     fn usage(&mut self, tid: Tid, who: i32, to: u64) -> Answer {
@@ -70,12 +120,31 @@ impl Kernel {
         Ok(0)
     }
 
-    fn get_random(&mut self, tid: Tid, to: u64, bytes: u64) -> Answer {
-        let mut buffer = [0; 256];
-        let count = bytes.min(buffer.len() as u64) as usize;
-        self.random(&mut buffer[..count]);
-        self.copy_out(tid, to, &buffer[..count])?;
-        Ok(count as u64)
+    fn get_random(&mut self, tid: Tid, to: u64, bytes: u64, flags: u64) -> Answer {
+        /// Bytes that Linux gives at once.
+        const BYTES_MAX: u64 = (32 << 20) - 1;
+        let both = nr::GRND_RANDOM | nr::GRND_INSECURE;
+        let flags = flags as u32;
+        if flags & !(both | nr::GRND_NONBLOCK) != 0 || flags & both == both {
+            return Err(Errno::EINVAL.into());
+        }
+        let bytes = bytes.min(BYTES_MAX);
+        // `progress` counts bytes: who asks for more than fits in memory must not begin again.
+        loop {
+            let done = self.tasks.threads[tid].progress;
+            let mut buffer = [0; 256];
+            let count = (bytes - done).min(buffer.len() as u64);
+            if count == 0 {
+                return Ok(done);
+            }
+            let chunk = &mut buffer[..count as usize];
+            self.random(chunk);
+            match self.copy_out(tid, to.wrapping_add(done), chunk) {
+                Err(Halt::Errno(_)) if done > 0 => return Ok(done),
+                other => other?,
+            }
+            self.tasks.threads[tid].progress = done + count;
+        }
     }
 
     fn names(&mut self, tid: Tid, to: u64) -> Answer {
@@ -137,19 +206,6 @@ impl Kernel {
         self.copy_out(tid, to, &all.to_le_bytes())?;
         Ok(8)
     }
-}
-
-/// `arch_prctl`: the bases of the two segment registers that thread-local memory goes by.
-pub(crate) fn set_base(context: &mut Context, code: u64, address: u64) -> Answer {
-    if address >= vellum_mm::spaces::layout::USER_END.0 {
-        return Err(Errno::EPERM.into());
-    }
-    match code {
-        0x1001 => context.gs_base = address, // ARCH_SET_GS
-        0x1002 => context.fs_base = address, // ARCH_SET_FS
-        _ => return Err(Halt::Errno(Errno::EINVAL)),
-    }
-    Ok(0)
 }
 
 /// `struct rusage`: two times, which are not kept; sizes in KiB, of which only the peak is; faults.

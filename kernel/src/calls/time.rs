@@ -5,7 +5,8 @@ use linux_raw_sys::general as nr;
 use super::{Answer, Errno, Halt};
 use crate::arch::cpu;
 use crate::kernel::Kernel;
-use crate::tasks::{Tid, Wait};
+use crate::signals::Info;
+use crate::tasks::{Alarm, Tid, Wait};
 use crate::words::Words;
 
 const SECOND: u64 = 1_000_000_000;
@@ -48,9 +49,11 @@ impl Kernel {
         if deadline <= now {
             return Ok(0);
         }
-        if rest != 0 && !absolute {
-            // In case a signal comes first.
-            self.time_out(tid, rest, deadline - now)?;
+        if self.tasks.threads[tid].interrupted {
+            if rest != 0 && !absolute {
+                self.time_out(tid, rest, deadline - now)?;
+            }
+            return Err(Halt::Interrupted);
         }
         Err(Halt::Wait(Wait::Signal, deadline))
     }
@@ -83,6 +86,90 @@ impl Kernel {
             self.copy_out(tid, to, words.bytes())?;
         }
         Ok(0)
+    }
+
+    /// `setitimer`: sets the process's alarm. Timers of its own time there are none, as that is not
+    /// measured.
+    pub(crate) fn set_timer(&mut self, tid: Tid, kind: u64, new: u64, old: u64) -> Answer {
+        if kind as u32 != nr::ITIMER_REAL {
+            return Err(Errno::EINVAL.into());
+        }
+        let mut nanos = [0; 2]; // the interval, then the time that is left
+        if new != 0 {
+            for (at, nanos) in (new..).step_by(16).zip(&mut nanos) {
+                let (seconds, micros) = (self.word_in(tid, at)?, self.word_in(tid, at + 8)?);
+                if micros >= 1_000_000 || seconds > i64::MAX as u64 {
+                    return Err(Errno::EINVAL.into());
+                }
+                *nanos = seconds.saturating_mul(SECOND).saturating_add(micros * 1000);
+            }
+        }
+        if old != 0 {
+            self.timer(tid, kind, old)?;
+        }
+        let [every, left] = nanos;
+        self.start_alarm(tid, left, every);
+        Ok(0)
+    }
+
+    /// `getitimer`.
+    pub(crate) fn timer(&mut self, tid: Tid, kind: u64, to: u64) -> Answer {
+        if kind as u32 != nr::ITIMER_REAL {
+            return Err(Errno::EINVAL.into());
+        }
+        let every = self.process(tid).alarm.every;
+        let mut words = Words::default();
+        for nanos in [every, self.alarm_left(tid)] {
+            words.u64(nanos / SECOND).u64(nanos % SECOND / 1000);
+        }
+        self.copy_out(tid, to, words.bytes())?;
+        Ok(0)
+    }
+
+    /// `alarm`: sets the process's alarm, and says in how many seconds it was to go off.
+    pub(crate) fn alarm(&mut self, tid: Tid, seconds: u64) -> u64 {
+        let left = self.alarm_left(tid);
+        self.start_alarm(tid, u64::from(seconds as u32) * SECOND, 0);
+        // To the nearest second, but never to none.
+        if left == 0 { 0 } else { ((left + SECOND / 2) / SECOND).max(1) }
+    }
+
+    fn alarm_left(&mut self, tid: Tid) -> u64 {
+        match self.process(tid).alarm.at {
+            u64::MAX => 0,
+            // One that is about to go off is not none.
+            at => at.saturating_sub(cpu::nanos()).max(1000),
+        }
+    }
+
+    fn start_alarm(&mut self, tid: Tid, left: u64, every: u64) {
+        let at = if left == 0 { u64::MAX } else { cpu::nanos().saturating_add(left) };
+        let process = self.tasks.threads[tid].process;
+        self.tasks.set_alarm(process, Alarm { at, every });
+    }
+
+    /// Sends their signal to all whose alarm has gone off.
+    #[inline]
+    pub(crate) fn ring_alarms(&mut self) {
+        if !self.tasks.alarms.is_empty() {
+            self.ring_alarms_until(cpu::nanos());
+        }
+    }
+
+    #[cold]
+    fn ring_alarms_until(&mut self, now: u64) {
+        while let Some(&(at, process)) = self.tasks.alarms.first()
+            && at <= now
+        {
+            let every = self.tasks.processes[process].alarm.every;
+            // Those that were missed are not made up for.
+            let missed = (now - at).checked_div(every).unwrap_or(0);
+            let next = at.saturating_add((missed + 1).saturating_mul(every));
+            let next = if every == 0 { u64::MAX } else { next };
+            self.tasks.set_alarm(process, Alarm { at: next, every });
+            let info = Info { code: nr::SI_KERNEL.cast_signed(), ..Info::default() };
+            self.send_to_process(process, nr::SIGALRM, info);
+        }
     }
 
     pub(crate) fn seconds(&mut self, tid: Tid, to: u64) -> Answer {
