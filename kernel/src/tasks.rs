@@ -311,6 +311,10 @@ pub(crate) struct Process {
     pub(crate) ended: Option<End>,
     /// Process group.
     pub(crate) group: Tid,
+    /// Session.
+    pub(crate) session: Tid,
+    /// How far it lets others go first, from -20 to 19.
+    pub(crate) nice: i32,
     /// When it gets `SIGALRM`.
     pub(crate) alarm: Alarm,
     /// Faults satisfied without a read.
@@ -344,6 +348,8 @@ impl Process {
             ending: None,
             ended: None,
             group: tid,
+            session: tid,
+            nice: 0,
             alarm: Alarm::NONE,
             minor: 0,
             major: 0,

@@ -2,11 +2,14 @@
  * Then children's ends, blocked signals, and a stack that runs out. */
 #include "program.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <ucontext.h>
 
@@ -264,6 +267,55 @@ static void ignored_children(void) {
     signal(SIGCHLD, SIG_DFL);
 }
 
+/* An alarm ends a wait for nothing; a signal that is let through for as long ends one for a pipe. */
+static void waits(void) {
+    int ends[2];
+    sigset_t set, none;
+    handle(SIGALRM, count_signal, SA_RESTART);
+    handled = 0;
+    check(alarm(100) == 0 && alarm(0) == 100);
+    check(setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 10000}}, 0) == 0);
+    check(pause() == -1 && errno == EINTR && seen.si_code == SI_KERNEL);
+    printf("the alarm went off %ld times\n", handled);
+    check(pipe(ends) == 0);
+    sigemptyset(&none);
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+    check(sigprocmask(SIG_BLOCK, &set, 0) == 0 && raise(SIGALRM) == 0 && handled == 1);
+    check(ppoll(&(struct pollfd){ends[0], POLLIN, 0}, 1, 0, &none) == -1 && errno == EINTR);
+    check(handled == 2 && sigprocmask(SIG_BLOCK, 0, &none) == 0 && sigismember(&none, SIGALRM));
+    check(sigprocmask(SIG_UNBLOCK, &set, 0) == 0);
+    for (int full = 0; full < 2; full++) {
+        fd_set input, output;
+        struct timeval limit = {0, 1000};
+        FD_ZERO(&input);
+        FD_ZERO(&output);
+        FD_SET(ends[0], &input);
+        FD_SET(ends[1], &output);
+        if (full) pass(ends[1]);
+        check(select(ends[0] + 1, &input, 0, 0, &limit) == full);
+        check(!FD_ISSET(ends[0], &input) == !full);
+        if (full) check(select(ends[1] + 1, &input, &output, 0, 0) == 2);
+    }
+    check(close(ends[0]) == 0 && close(ends[1]) == 0);
+    fd_set closed;
+    FD_ZERO(&closed);
+    FD_SET(ends[0], &closed);
+    check(select(ends[0] + 1, &closed, 0, 0, 0) == -1 && errno == EBADF);
+    printf("a pipe was waited for in two ways\n");
+}
+
+/* A child can be asked about before it is forgotten. */
+static void asked_twice(void) {
+    const pid_t child = fork();
+    siginfo_t info;
+    if (child == 0) _exit(8);
+    check(waitid(P_PID, child, &info, WEXITED | WNOWAIT) == 0 && info.si_status == 8);
+    check(waitid(P_ALL, 0, &info, WEXITED) == 0 && info.si_pid == child);
+    printf("a child that is asked about twice exited with %d\n", info.si_status);
+    check(waitid(P_ALL, 0, &info, WEXITED) == -1 && errno == ECHILD);
+}
+
 /* A thread's name. */
 static void name(void) {
     char name[16];
@@ -347,6 +399,8 @@ int main(void) {
     queued();
     interrupted();
     ignored_children();
+    waits();
+    asked_twice();
     name();
     registers();
     no_stack();

@@ -185,8 +185,13 @@ impl Kernel {
     pub(crate) fn wait_for_child(&mut self, tid: Tid, a: &Arguments) -> Answer {
         let &[wanted, status, options, usage, ..] = a;
         let (wanted, options) = (wanted as i32, options as u32);
-        if options & !(nr::WNOHANG | nr::WUNTRACED | nr::WCONTINUED | nr::__WALL) != 0 {
+        let kinds = nr::__WALL | nr::__WCLONE | nr::__WNOTHREAD;
+        if options & !(nr::WNOHANG | nr::WUNTRACED | nr::WCONTINUED | kinds) != 0 {
             return Err(Errno::EINVAL.into());
+        }
+        if options & kinds == nr::__WCLONE {
+            // No child is made to end without its parent being told.
+            return Err(Errno::ECHILD.into());
         }
         let group = self.process(tid).group;
         let wanted = match wanted {
@@ -196,10 +201,20 @@ impl Kernel {
             _ => Wanted::Group(wanted.unsigned_abs()),
         };
         let Some((pid, end)) = self.ended_child(tid, wanted, options)? else { return Ok(0) };
-        if status != 0 {
-            self.copy_out(tid, status, &end.status().to_le_bytes())?;
+        let told = if status == 0 {
+            Ok(())
+        } else {
+            self.copy_out(tid, status, &end.status().to_le_bytes())
+        };
+        match told.and_then(|()| self.tell_usage(tid, pid, usage)) {
+            Ok(()) => {}
+            // Who gives a bad address has waited for the child all the same.
+            Err(Halt::Errno(errno)) => {
+                self.forget_child(tid, pid);
+                return Err(errno.into());
+            }
+            Err(halt) => return Err(halt),
         }
-        self.tell_usage(tid, pid, usage)?;
         self.forget_child(tid, pid);
         Ok(pid.into())
     }

@@ -158,7 +158,7 @@ impl Kernel {
         Err(Halt::Wait(Wait::Poll, deadline))
     }
 
-    fn readiness(&mut self, tid: Tid, descriptor: i32, wanted: u16) -> u16 {
+    pub(crate) fn readiness(&mut self, tid: Tid, descriptor: i32, wanted: u16) -> u16 {
         let (input, output) = (nr::POLLIN as u16, nr::POLLOUT as u16);
         let Ok(id) = self.open_file(tid, u64::from(descriptor.cast_unsigned())) else {
             return nr::POLLNVAL as u16;

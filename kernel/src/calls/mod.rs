@@ -15,6 +15,7 @@ mod paths;
 mod process;
 mod robust;
 mod room;
+mod select;
 mod shm;
 mod signal;
 mod streams;
@@ -229,6 +230,9 @@ impl Kernel {
             nr::__NR_pipe => self.pipe(tid, a[0], 0),
             nr::__NR_pipe2 => self.pipe(tid, a[0], a[1]),
             nr::__NR_poll => self.poll(tid, a[0], a[1], a[2].cast_signed()),
+            nr::__NR_ppoll => self.poll_masked(tid, a),
+            nr::__NR_select => self.select(tid, a),
+            nr::__NR_pselect6 => self.select_masked(tid, a),
             nr::__NR_getdents64 => self.entries(tid, a[0], a[1], a[2]),
             nr::__NR_memfd_create => self.memory_file(tid, a[0], a[1]),
             nr::__NR_sendfile => Err(Errno::EINVAL.into()), // callers then read and write
@@ -320,7 +324,8 @@ impl Kernel {
             nr::__NR_getpgrp => Ok(self.process(tid).group.into()),
             nr::__NR_getpgid => self.process_group(tid, a[0] as Tid),
             nr::__NR_setpgid => self.set_process_group(tid, a[0] as Tid, a[1] as Tid),
-            nr::__NR_setsid => self.set_process_group(tid, 0, 0),
+            nr::__NR_setsid => self.start_session(tid),
+            nr::__NR_getsid => self.session(tid, a[0] as Tid),
             nr::__NR_futex => self.futex(tid, a),
             nr::__NR_get_robust_list => self.robust_list(tid, a[0] as Tid, a[1], a[2]),
             nr::__NR_set_robust_list => self.set_robust_list(tid, a[0], a[1]),

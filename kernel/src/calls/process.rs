@@ -121,6 +121,8 @@ impl Kernel {
             ending: None,
             ended: None,
             group: like.group,
+            session: like.session,
+            nice: like.nice,
             alarm: Alarm::NONE,
             minor: 0,
             major: 0,
@@ -145,6 +147,22 @@ impl Kernel {
         let process = if process == 0 { self.tasks.threads[tid].process } else { process };
         let group = self.tasks.processes.get(process).map(|process| process.group);
         Ok(group.ok_or(Errno::ESRCH)?.into())
+    }
+
+    /// `setsid`: a session, and a group in it, of the process alone.
+    pub(crate) fn start_session(&mut self, tid: Tid) -> Answer {
+        let process = self.tasks.threads[tid].process;
+        if self.tasks.processes.iter().any(|(_, other)| other.group == process) {
+            return Err(Errno::EPERM.into());
+        }
+        let entry = &mut self.tasks.processes[process];
+        (entry.group, entry.session) = (process, process);
+        Ok(process.into())
+    }
+
+    pub(crate) fn session(&self, tid: Tid, process: Tid) -> Answer {
+        let process = if process == 0 { self.tasks.threads[tid].process } else { process };
+        Ok(self.tasks.processes.get(process).ok_or(Errno::ESRCH)?.session.into())
     }
 
     pub(crate) fn set_process_group(&mut self, tid: Tid, process: Tid, group: Tid) -> Answer {

@@ -21,6 +21,12 @@ impl Kernel {
         Some(match number {
             nr::__NR_nanosleep => self.sleep(tid, a[0], a[1], false),
             nr::__NR_clock_nanosleep => {
+                if !matches!(
+                    a[0] as u32,
+                    nr::CLOCK_REALTIME | nr::CLOCK_MONOTONIC | nr::CLOCK_BOOTTIME | nr::CLOCK_TAI
+                ) {
+                    return Some(Err(Errno::EINVAL.into()));
+                }
                 let absolute = a[1] & u64::from(nr::TIMER_ABSTIME) != 0;
                 self.sleep(tid, a[2], a[3], absolute)
             }
@@ -28,6 +34,12 @@ impl Kernel {
             nr::__NR_clock_getres => self.clock_resolution(tid, a[0], a[1]),
             nr::__NR_gettimeofday => self.time_of_day(tid, a[0]),
             nr::__NR_time => self.seconds(tid, a[0]),
+            nr::__NR_times => self.ticks(tid, a[0]),
+            nr::__NR_getpriority => self.priority(tid, a[0], a[1]),
+            nr::__NR_setpriority => self.set_priority(tid, a[0], a[1], a[2]),
+            // It can do nothing.
+            nr::__NR_membarrier if a[0] as u32 | a[1] as u32 == 0 => Ok(0),
+            nr::__NR_membarrier => Err(Errno::EINVAL.into()),
             nr::__NR_alarm => Ok(self.alarm(tid, a[0])),
             nr::__NR_setitimer => self.set_timer(tid, a[0], a[1], a[2]),
             nr::__NR_getitimer => self.timer(tid, a[0], a[1]),
@@ -56,7 +68,6 @@ impl Kernel {
             | nr::__NR_getegid
             | nr::__NR_setuid
             | nr::__NR_setgid
-            | nr::__NR_getsid
             | nr::__NR_fadvise64
             | nr::__NR_setrlimit => Ok(0),
             // Programs ask for these and manage without.
@@ -118,6 +129,29 @@ impl Kernel {
         let peak = peak.max(space.resident_peak());
         self.copy_out(tid, to, &usage_bytes(peak, minor, major))?;
         Ok(0)
+    }
+
+    /// `getpriority`: 20 for the usual one, less for who is nice.
+    fn priority(&mut self, tid: Tid, kind: u64, of: u64) -> Answer {
+        let process = self.subject_of_priority(tid, kind, of)?;
+        Ok((20 - self.tasks.processes[process].nice).cast_unsigned().into())
+    }
+
+    /// `setpriority`: it is remembered, though all take turns as before.
+    fn set_priority(&mut self, tid: Tid, kind: u64, of: u64, nice: u64) -> Answer {
+        let process = self.subject_of_priority(tid, kind, of)?;
+        self.tasks.processes[process].nice = (nice as i32).clamp(-20, 19);
+        Ok(0)
+    }
+
+    fn subject_of_priority(&self, tid: Tid, kind: u64, of: u64) -> Result<Tid, Errno> {
+        const PRIO_PROCESS: u32 = 0;
+        if kind as u32 != PRIO_PROCESS {
+            return Err(Errno::EINVAL);
+        }
+        let process = if of as Tid == 0 { self.tasks.threads[tid].process } else { of as Tid };
+        self.tasks.processes.get(process).ok_or(Errno::ESRCH)?;
+        Ok(process)
     }
 
     fn get_random(&mut self, tid: Tid, to: u64, bytes: u64, flags: u64) -> Answer {

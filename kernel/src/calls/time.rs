@@ -24,6 +24,18 @@ impl Kernel {
         Ok(seconds.saturating_mul(SECOND).saturating_add(rest))
     }
 
+    /// A `timeval`, in nanoseconds.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is none.
+    pub(crate) fn interval_in(&mut self, tid: Tid, at: u64) -> Result<u64, Halt> {
+        let (seconds, micros) = (self.word_in(tid, at)?, self.word_in(tid, at.wrapping_add(8))?);
+        if micros >= 1_000_000 || seconds > i64::MAX as u64 {
+            return Err(Errno::EINVAL.into());
+        }
+        Ok(seconds.saturating_mul(SECOND).saturating_add(micros * 1000))
+    }
+
     pub(crate) fn time_out(&mut self, tid: Tid, at: u64, nanos: u64) -> Result<(), Halt> {
         let mut words = Words::default();
         words.u64(nanos / SECOND).u64(nanos % SECOND);
@@ -94,20 +106,13 @@ impl Kernel {
         if kind as u32 != nr::ITIMER_REAL {
             return Err(Errno::EINVAL.into());
         }
-        let mut nanos = [0; 2]; // the interval, then the time that is left
-        if new != 0 {
-            for (at, nanos) in (new..).step_by(16).zip(&mut nanos) {
-                let (seconds, micros) = (self.word_in(tid, at)?, self.word_in(tid, at + 8)?);
-                if micros >= 1_000_000 || seconds > i64::MAX as u64 {
-                    return Err(Errno::EINVAL.into());
-                }
-                *nanos = seconds.saturating_mul(SECOND).saturating_add(micros * 1000);
-            }
-        }
+        let (every, left) = match new {
+            0 => (0, 0),
+            _ => (self.interval_in(tid, new)?, self.interval_in(tid, new.wrapping_add(16))?),
+        };
         if old != 0 {
             self.timer(tid, kind, old)?;
         }
-        let [every, left] = nanos;
         self.start_alarm(tid, left, every);
         Ok(0)
     }
@@ -170,6 +175,14 @@ impl Kernel {
             let info = Info { code: nr::SI_KERNEL.cast_signed(), ..Info::default() };
             self.send_to_process(process, nr::SIGALRM, info);
         }
+    }
+
+    /// `times`: ticks of 10 ms; those that programs use are not counted.
+    pub(crate) fn ticks(&mut self, tid: Tid, to: u64) -> Answer {
+        if to != 0 {
+            self.copy_out(tid, to, &[0; 32])?;
+        }
+        Ok(cpu::nanos() / 10_000_000)
     }
 
     pub(crate) fn seconds(&mut self, tid: Tid, to: u64) -> Answer {
