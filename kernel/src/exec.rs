@@ -20,6 +20,7 @@ use vellum_mm::spaces::map::{Map, Place};
 use vellum_mm::spaces::vma::{Backing, Rights, Sharing, VmaFlags};
 
 use crate::arch::user::Context;
+use crate::arguments::{Start, Strings};
 use crate::calls::{Answer, Errno, Halt};
 use crate::elf::Program;
 use crate::files::tree::{Kind, NodeId};
@@ -36,60 +37,6 @@ const ARGUMENT_BYTES_MAX: usize = 128 << 10;
 const STACK_PAGES: u64 = 33;
 /// Interpreters (`#!`) that may start each other.
 const INTERPRETERS_MAX: u32 = 4;
-
-/// What a program is started with.
-#[derive(Clone, Default)]
-pub(crate) struct Start {
-    /// Arguments, the program's name first.
-    pub(crate) arguments: Strings,
-    /// Environment, `NAME=value`.
-    pub(crate) environment: Strings,
-}
-
-/// Strings one after another, each with a zero byte at its end, as a program's stack has them: many
-/// short ones take the kernel's heap no more than a long one.
-#[derive(Clone, Default)]
-pub(crate) struct Strings {
-    bytes: Vec<u8>,
-    count: usize,
-}
-
-impl Strings {
-    fn push(&mut self, string: &[u8]) {
-        self.bytes.extend_from_slice(string);
-        self.bytes.push(0);
-        self.count += 1;
-    }
-
-    const fn count(&self) -> usize {
-        self.count
-    }
-
-    /// Each with its end.
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.split_inclusive(|&byte| byte == 0)
-    }
-}
-
-impl<'a> FromIterator<&'a [u8]> for Strings {
-    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(strings: I) -> Strings {
-        let mut all = Strings::default();
-        for string in strings {
-            all.push(string);
-        }
-        all
-    }
-}
-
-impl Start {
-    /// A program from the command line, and where it is.
-    pub(crate) fn of(program: &[String]) -> (String, Start) {
-        let arguments = program.iter().map(String::as_bytes).collect();
-        let environment = ["PATH=/bin", "HOME=/", "TERM=dumb"];
-        let environment = environment.into_iter().map(str::as_bytes).collect();
-        (program[0].clone(), Start { arguments, environment })
-    }
-}
 
 impl Kernel {
     /// `execve`.
@@ -404,8 +351,8 @@ impl Kernel {
             Ok(top)
         };
         let name = place(self, &[path, b"\0"].concat())?;
-        let environment = place(self, &start.environment.bytes)?;
-        let arguments = place(self, &start.arguments.bytes)?;
+        let environment = place(self, start.environment.bytes())?;
+        let arguments = place(self, start.arguments.bytes())?;
         let mut random = [0; 16];
         self.random(&mut random);
         top = (top - 16) & !15;

@@ -20,6 +20,10 @@ extern crate alloc;
 #[macro_use]
 mod arch;
 #[cfg(image)]
+mod arguments;
+#[cfg(image)]
+mod by_tid;
+#[cfg(image)]
 mod calls;
 #[cfg(image)]
 mod disks;
@@ -86,7 +90,7 @@ fn start(mut hardware: arch::Hardware) -> ! {
     };
     hardware.cpus.truncate(options.cpus.unwrap_or(u32::MAX) as usize);
     // Arguments may be long: they are kept once.
-    let (path, start) = exec::Start::of(&core::mem::take(&mut options.program));
+    let (path, start) = arguments::Start::of(&core::mem::take(&mut options.program));
     let mut kernel = match kernel::Kernel::new(&mut hardware, options) {
         Ok(kernel) => kernel,
         Err(why) => report::refuse(&why),
