@@ -98,6 +98,8 @@ fn start(mut hardware: arch::Hardware) -> ! {
     if let Err(why) = kernel.start_first(&path, &start) {
         report::refuse_program(&why);
     }
+    // The program may end, and its tables with it, on those that start while this one starts others.
+    kernel.pc.load(arch::cpu::id(), None, kernel.vm.kernel_root());
     kernel::install(kernel);
     arch::smp::start_all(&hardware);
     run::serve()
