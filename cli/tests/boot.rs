@@ -128,7 +128,7 @@ fn an_interrupted_boot_leaves_nothing_behind() {
 fn the_kernel_speaks_on_standard_error() {
     let scratch = tempfile::tempdir().expect("there is a temporary directory");
     let noise = scratch.path().join("noise");
-    std::fs::write(&noise, [7; 1 << 20]).expect("there is room");
+    std::fs::write(&noise, vec![7; 1 << 20]).expect("there is room");
     let disk = noise.to_str().expect("it is text");
     let Some(output) = booted(&["--disk", disk]) else { return };
     let stderr = String::from_utf8_lossy(&output.stderr);

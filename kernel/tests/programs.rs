@@ -114,9 +114,10 @@ fn assert_prints(boot: &Boot, expected: &str) -> Said {
 
 /// `program` on this Linux, where addresses and the first stack pages are the same in every run.
 fn native(program: &Program, path: PathBuf) -> Command {
-    let mut command = Command::new("setarch");
+    let mut command = Command::new("/usr/bin/setarch");
     command.arg("-R").arg(path).args(program.arguments);
-    command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
+    // What is in the environment is on the stack, and moves it from page to page.
+    command.env_clear().env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
     command
 }
 
