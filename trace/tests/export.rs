@@ -95,49 +95,101 @@ fn csv_rows_equal_the_events() {
 
 #[cfg(feature = "parquet")]
 mod parquet_file {
-    use arrow_array::{Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
     use bytes::Bytes;
-    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::file::metadata::RowGroupMetaData;
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::{Field, RowAccessor};
+    use parquet::schema::parser::parse_message_type;
 
     use super::*;
 
-    fn cell(batch: &RecordBatch, column: usize, row: usize) -> String {
-        let array = batch.column(column).as_any();
-        if batch.column(column).is_null(row) {
-            return String::new();
-        }
-        if let Some(array) = array.downcast_ref::<UInt64Array>() {
-            return array.value(row).to_string();
-        }
-        if let Some(array) = array.downcast_ref::<UInt32Array>() {
-            return array.value(row).to_string();
-        }
-        let array = array.downcast_ref::<StringArray>().expect("numbers or text");
-        array.value(row).to_owned()
+    const SCHEMA: &str = "message events {
+        REQUIRED INT64 event (INTEGER(64, false));
+        OPTIONAL INT32 thread (INTEGER(32, false));
+        OPTIONAL INT32 process (INTEGER(32, false));
+        REQUIRED BYTE_ARRAY kind (STRING);
+        OPTIONAL INT64 page (INTEGER(64, false));
+        OPTIONAL INT64 count (INTEGER(64, false));
+        OPTIONAL INT64 instructions (INTEGER(64, false));
+        OPTIONAL INT64 start (INTEGER(64, false));
+        OPTIONAL INT64 bytes (INTEGER(64, false));
+        OPTIONAL INT32 prot (INTEGER(32, false));
+        OPTIONAL INT64 flags (INTEGER(64, false));
+        OPTIONAL INT32 file (INTEGER(32, false));
+        OPTIONAL INT64 offset (INTEGER(64, false));
+        OPTIONAL BYTE_ARRAY detail (STRING);
+    }";
+
+    /// Exports `events`; returns a reader of the table.
+    fn table(events: &[Event]) -> SerializedFileReader<Bytes> {
+        let mut reader = Reader::new(Cursor::new(file(events))).expect("a good file");
+        let mut out = Vec::new();
+        let rows = export::parquet::export(&mut reader, &mut out, "a").expect("memory is enough");
+        assert_eq!(rows, events.len() as u64);
+        SerializedFileReader::new(Bytes::from(out)).expect("a Parquet file")
+    }
+
+    /// The row with the types of the table, null where a cell means nothing.
+    fn fields(row: Row) -> Vec<Field> {
+        let wide = |value: Option<u64>| value.map_or(Field::Null, Field::ULong);
+        let narrow = |value: Option<u32>| value.map_or(Field::Null, Field::UInt);
+        vec![
+            Field::ULong(row.event),
+            narrow(row.thread),
+            narrow(row.process),
+            Field::Str(row.kind.to_owned()),
+            wide(row.page),
+            wide(row.count),
+            wide(row.instructions),
+            wide(row.start),
+            wide(row.bytes),
+            narrow(row.prot),
+            wide(row.flags),
+            narrow(row.file),
+            wide(row.offset),
+            row.detail.map_or(Field::Null, Field::Str),
+        ]
+    }
+
+    #[test]
+    fn parquet_columns_have_their_names_and_types() {
+        let table = table(&events());
+        let schema = parse_message_type(SCHEMA).expect("a good schema");
+        assert_eq!(table.metadata().file_metadata().schema(), &schema);
+        let names: Vec<_> = schema.get_fields().iter().map(|field| field.name()).collect();
+        assert_eq!(names, COLUMNS);
     }
 
     #[test]
     fn parquet_rows_equal_the_events() {
         let events = events();
-        let mut reader = Reader::new(Cursor::new(file(&events))).expect("a good file");
-        let mut out = Vec::new();
-        let rows = export::parquet::export(&mut reader, &mut out, "a").expect("memory is enough");
-        assert_eq!(rows, events.len() as u64);
-        let table = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(out))
-            .expect("a Parquet file")
-            .build()
-            .expect("a readable one");
-        let mut found = Vec::new();
-        for batch in table {
-            let batch = batch.expect("a good row group");
-            let names: Vec<_> =
-                batch.schema().fields().iter().map(|field| field.name().clone()).collect();
-            assert_eq!(names, COLUMNS);
-            for row in 0..batch.num_rows() {
-                found.push((0..COLUMNS.len()).map(|column| cell(&batch, column, row)).collect());
-            }
+        let mut rows = Rows::new();
+        let mut found = 0;
+        for row in table(&events).get_row_iter(None).expect("a readable table") {
+            let row = row.expect("a good row group");
+            let row: Vec<Field> = row.into_columns().into_iter().map(|(_, field)| field).collect();
+            assert_eq!(row, fields(rows.row(&events[found])), "row {found}");
+            found += 1;
         }
-        let found: Vec<Vec<String>> = found;
-        assert!(found == expected(&events));
+        assert_eq!(found, events.len());
+    }
+
+    #[test]
+    fn an_empty_trace_is_a_table_without_rows() {
+        let table = table(&[]);
+        assert_eq!(table.metadata().num_row_groups(), 0);
+        assert_eq!(table.get_row_iter(None).expect("a readable table").count(), 0);
+    }
+
+    #[test]
+    fn a_row_group_ends_with_the_block_that_fills_it() {
+        let access = Access { page: 77, thread: 5, count: 3, instructions: 8, kind: Kind::Store };
+        let table = table(&vec![Event::Access(access); 530_000]);
+        let rows = table.metadata().row_groups().iter().map(RowGroupMetaData::num_rows);
+        assert_eq!(rows.collect::<Vec<_>>(), [525_000, 5_000]);
+        let group = table.get_row_group(1).expect("it was counted");
+        let first = group.get_row_iter(None).expect("a readable group").next();
+        let first = first.expect("5,000 rows").expect("a good row");
+        assert_eq!(first.get_ulong(0).expect("a number"), 525_000);
     }
 }
