@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::tasks::Tid;
 
-/// Things that have a thread's or process's number. Numbers go up to 32,768 before they are used again,
+/// Things that have a thread's or process's number. Numbers go up to 32,767 before they are used again,
 /// so those that are not in use take a word and no more.
 pub(crate) struct ByTid<T>(Vec<Option<Box<T>>>);
 

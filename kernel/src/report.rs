@@ -37,18 +37,6 @@ impl ProcessReport {
     }
 }
 
-/// A line in the making.
-#[derive(Default)]
-struct Line(String);
-
-impl Line {
-    fn put(&mut self, text: core::fmt::Arguments<'_>) {
-        use core::fmt::Write as _;
-        // A string takes everything.
-        let _ = self.0.write_fmt(text);
-    }
-}
-
 /// Text within quotes of JSON.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
@@ -143,95 +131,10 @@ impl Kernel {
     pub(crate) fn stop(&mut self) -> ! {
         let code = self.stopping.unwrap_or(0);
         let leaks = self.leaks();
-        self.report(leaks);
+        self.note_peaks();
+        println!("{}", Report { kernel: self, leaks });
         println!("@{{\"event\":\"exit\",\"code\":{code}}}");
         console::exit(EXIT_DONE)
-    }
-
-    fn report(&mut self, leaks: Option<String>) {
-        self.note_peaks();
-        let mut text = Line::default();
-        let c = self.vm.counts();
-        let zone = self.vm.store().frames.zone();
-        text.put(format_args!(
-            "@{{\"event\":\"report\",\"machine\":{{\"memory_bytes\":{},\"frames\":{},\"cpus\":{},\
-             \"swap_bytes\":{}}},",
-            zone.frames_total() as u64 * PAGE_BYTES,
-            zone.frames_total(),
-            self.pc.cpus(),
-            u64::from(self.vm.store().swap.config().slots) * PAGE_BYTES
-        ));
-        text.put(format_args!(
-            "\"faults\":{{\"minor\":{},\"major\":{},\"by_kind\":{{\"zero_page\":{},\"zero_fill\":{},\
-             \"file_map\":{},\"file_fill\":{},\"swap_in\":{},\"copy_on_write\":{},\"reuse\":{},\
-             \"make_dirty\":{},\"spurious\":{},\"violation\":{}}}}},",
-            c.minor,
-            c.major,
-            c.zero_page,
-            c.zero_fill,
-            c.file_map,
-            c.file_fill,
-            c.swap_in + c.swap_cached,
-            c.copy_on_write,
-            c.reuse,
-            c.make_dirty,
-            c.spurious,
-            c.violation
-        ));
-        text.put(format_args!(
-            "\"reclaim\":{{\"scanned\":{},\"evicted\":{},\"written\":{},\"swapped_in\":{},\
-             \"swapped_out\":{},\"file_read\":{},\"direct\":{}}},",
-            c.scanned,
-            c.evicted,
-            c.written,
-            c.swapped_in,
-            c.swapped_out,
-            c.file_read,
-            c.direct_reclaims
-        ));
-        text.put(format_args!(
-            "\"memory\":{{\"peak_used_bytes\":{},\"peak_page_table_bytes\":{},\"peak_swap_bytes\":{}}},",
-            self.peaks.frames * PAGE_BYTES,
-            self.peaks.tables * PAGE_BYTES,
-            self.peaks.slots * PAGE_BYTES
-        ));
-        text.put(format_args!(
-            "\"time\":{{\"virtual_ns\":{}}},\"processes\":[",
-            cpu::nanos() - self.started
-        ));
-        for (number, process) in self.gone.iter().enumerate() {
-            let comma = if number > 0 { "," } else { "" };
-            let (kind, value) = match process.end {
-                End::Exit(code) => ("exit", u32::from(code)),
-                End::Signal(signal) => ("signal", signal),
-            };
-            let end = if process.out_of_memory {
-                String::from("out of memory")
-            } else {
-                alloc::format!("{kind} {value}")
-            };
-            text.put(format_args!(
-                "{comma}{{\"pid\":{},\"command\":{},\"minor\":{},\"major\":{},\
-                 \"peak_resident_bytes\":{},\"exit\":{}}}",
-                process.pid,
-                Quoted(&process.name),
-                process.minor,
-                process.major,
-                process.peak_resident * PAGE_BYTES,
-                Quoted(&end)
-            ));
-        }
-        match leaks {
-            None => {
-                text.put(format_args!("],\"unreported\":{},\"leaked\":null}}", self.unreported));
-            }
-            Some(what) => text.put(format_args!(
-                "],\"unreported\":{},\"leaked\":{}}}",
-                self.unreported,
-                Quoted(&what)
-            )),
-        }
-        println!("{}", text.0);
     }
 
     /// Ends what still lives, and lets disks finish. Threads that other processors run go when
@@ -265,5 +168,96 @@ impl Kernel {
         (anonymous + tables + lost > 0).then(|| {
             alloc::format!("{anonymous} anonymous frames, {tables} tables, {lost} frames lost")
         })
+    }
+}
+
+/// The last line but one: all that was counted. It may be long, and the heap full: it is put together
+/// nowhere.
+struct Report<'a> {
+    kernel: &'a Kernel,
+    /// What is still in use, if anything is.
+    leaks: Option<String>,
+}
+
+impl core::fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let kernel = self.kernel;
+        let c = kernel.vm.counts();
+        let zone = kernel.vm.store().frames.zone();
+        write!(
+            f,
+            "@{{\"event\":\"report\",\"machine\":{{\"memory_bytes\":{},\"frames\":{},\"cpus\":{},\
+             \"swap_bytes\":{}}},",
+            zone.frames_total() as u64 * PAGE_BYTES,
+            zone.frames_total(),
+            kernel.pc.cpus(),
+            u64::from(kernel.vm.store().swap.config().slots) * PAGE_BYTES
+        )?;
+        write!(
+            f,
+            "\"faults\":{{\"minor\":{},\"major\":{},\"by_kind\":{{\"zero_page\":{},\"zero_fill\":{},\
+             \"file_map\":{},\"file_fill\":{},\"swap_in\":{},\"copy_on_write\":{},\"reuse\":{},\
+             \"make_dirty\":{},\"spurious\":{},\"violation\":{}}}}},",
+            c.minor,
+            c.major,
+            c.zero_page,
+            c.zero_fill,
+            c.file_map,
+            c.file_fill,
+            c.swap_in + c.swap_cached,
+            c.copy_on_write,
+            c.reuse,
+            c.make_dirty,
+            c.spurious,
+            c.violation
+        )?;
+        write!(
+            f,
+            "\"reclaim\":{{\"scanned\":{},\"evicted\":{},\"written\":{},\"swapped_in\":{},\
+             \"swapped_out\":{},\"file_read\":{},\"direct\":{}}},",
+            c.scanned,
+            c.evicted,
+            c.written,
+            c.swapped_in,
+            c.swapped_out,
+            c.file_read,
+            c.direct_reclaims
+        )?;
+        write!(
+            f,
+            "\"memory\":{{\"peak_used_bytes\":{},\"peak_page_table_bytes\":{},\"peak_swap_bytes\":{}}},",
+            kernel.peaks.frames * PAGE_BYTES,
+            kernel.peaks.tables * PAGE_BYTES,
+            kernel.peaks.slots * PAGE_BYTES
+        )?;
+        write!(f, "\"time\":{{\"virtual_ns\":{}}},\"processes\":[", cpu::nanos() - kernel.started)?;
+        for (number, process) in kernel.gone.iter().enumerate() {
+            let comma = if number > 0 { "," } else { "" };
+            let (kind, value) = match process.end {
+                End::Exit(code) => ("exit", u32::from(code)),
+                End::Signal(signal) => ("signal", signal),
+            };
+            let end = if process.out_of_memory {
+                String::from("out of memory")
+            } else {
+                alloc::format!("{kind} {value}")
+            };
+            write!(
+                f,
+                "{comma}{{\"pid\":{},\"command\":{},\"minor\":{},\"major\":{},\
+                 \"peak_resident_bytes\":{},\"exit\":{}}}",
+                process.pid,
+                Quoted(&process.name),
+                process.minor,
+                process.major,
+                process.peak_resident * PAGE_BYTES,
+                Quoted(&end)
+            )?;
+        }
+        write!(f, "],\"unreported\":{},\"leaked\":", kernel.unreported)?;
+        match &self.leaks {
+            None => write!(f, "null}}"),
+            Some(what) => write!(f, "{}}}", Quoted(what)),
+        }
     }
 }

@@ -385,7 +385,7 @@ pub(crate) struct Tasks {
 }
 
 /// Numbers of threads start again after this one.
-const TID_MAX: Tid = 32_768;
+const TID_MAX: Tid = 32_767;
 
 impl Tasks {
     /// A number that no thread or process has.

@@ -2,9 +2,10 @@
 
 use linux_raw_sys::{general as nr, ioctl};
 
-use super::{Answer, Errno, Halt};
+use super::{Answer, Errno, HEAP_RESERVE, Halt};
 use crate::files::OpenId;
 use crate::files::open::{Lock, Object, Open};
+use crate::files::pipe::{PIPE_ATOMIC, PIPE_BYTES};
 use crate::files::tree::{Kind, NodeId};
 use crate::kernel::Kernel;
 use crate::tasks::{Descriptor, Tid, Wait};
@@ -245,7 +246,10 @@ impl Kernel {
         }
         // Both words can be written before anything is made.
         self.copy_out(tid, to, &[0; 8])?;
-        let pipe = self.files.pipes.add();
+        self.files.opens.make_room(2)?;
+        let is_plenty = crate::arch::heap_has_room(2 * HEAP_RESERVE);
+        let bytes = if is_plenty { PIPE_BYTES } else { PIPE_ATOMIC };
+        let pipe = self.files.pipes.add(bytes).ok_or(Errno::ENFILE)?;
         let nonblocking = flags as u32 & nr::O_NONBLOCK != 0;
         let close_on_exec = flags as u32 & nr::O_CLOEXEC != 0;
         let open = |object, reads| Open { nonblocking, ..Open::new(object, reads, !reads) };

@@ -41,6 +41,7 @@ impl Kernel {
     pub(crate) fn open_node(&mut self, tid: Tid, node: NodeId, flags: u32) -> Result<OpenId, Halt> {
         let readable = flags & nr::O_ACCMODE != nr::O_WRONLY;
         let writable = flags & nr::O_ACCMODE != nr::O_RDONLY;
+        self.files.opens.make_room(1)?;
         match &self.files.tree[node].kind {
             Kind::Directory(..) if writable => return Err(Errno::EISDIR.into()),
             Kind::Directory(..) | Kind::Device(_) => {}
@@ -254,6 +255,7 @@ impl Kernel {
         if flags & nr::O_ACCMODE == nr::O_RDONLY {
             return Err(Errno::EINVAL.into());
         }
+        self.files.opens.make_room(1)?;
         let file = self.vm.add_file(0, Medium::Memory, Warmth::Cold).map_err(|_| Errno::ENOMEM)?;
         let open = self.files.opens.add(Open {
             append: flags & nr::O_APPEND != 0,

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use vellum_mm::addr::FileRef;
 
 use super::tree::NodeId;
+use crate::calls::Errno;
 
 /// Identifies an open file.
 pub(crate) type OpenId = usize;
@@ -77,6 +78,14 @@ impl Open {
 pub(crate) struct Opens(Vec<Option<Open>>);
 
 impl Opens {
+    /// Makes sure that `more` can be added.
+    ///
+    /// # Errors
+    /// `ENFILE` if the heap has no room for them.
+    pub(crate) fn make_room(&mut self, more: usize) -> Result<(), Errno> {
+        self.0.try_reserve(more).map_err(|_| Errno::ENFILE)
+    }
+
     /// Adds one.
     pub(crate) fn add(&mut self, open: Open) -> OpenId {
         if let Some(free) = self.0.iter().position(Option::is_none) {

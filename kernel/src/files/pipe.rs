@@ -3,16 +3,17 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// Bytes that a pipe holds, as on Linux.
+/// Bytes that a pipe holds, as on Linux; one that is made when the heap is short holds [`PIPE_ATOMIC`].
 pub(crate) const PIPE_BYTES: usize = 65_536;
 /// Bytes that are written all at once or not at all (`PIPE_BUF`).
 pub(crate) const PIPE_ATOMIC: usize = 4096;
 
 /// A pipe.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(crate) struct Pipe {
-    /// What was written and not yet read.
+    /// What was written and not yet read. There is room for all that it can hold.
     pub(crate) bytes: VecDeque<u8>,
+    bytes_max: usize,
     /// Open files that read it.
     pub(crate) readers: u32,
     /// Open files that write it.
@@ -22,7 +23,7 @@ pub(crate) struct Pipe {
 impl Pipe {
     /// Bytes that fit now.
     pub(crate) fn room(&self) -> usize {
-        PIPE_BYTES - self.bytes.len()
+        self.bytes_max - self.bytes.len()
     }
 }
 
@@ -31,15 +32,18 @@ impl Pipe {
 pub(crate) struct Pipes(Vec<Option<Pipe>>);
 
 impl Pipes {
-    /// A new pipe with an end each way.
-    pub(crate) fn add(&mut self) -> usize {
-        let pipe = Some(Pipe { readers: 1, writers: 1, ..Pipe::default() });
+    /// A new pipe of so many bytes with an end each way; `None` if the heap has no room for it.
+    pub(crate) fn add(&mut self, bytes_max: usize) -> Option<usize> {
+        let mut bytes = VecDeque::new();
+        bytes.try_reserve_exact(bytes_max).ok()?;
+        self.0.try_reserve(1).ok()?;
+        let pipe = Some(Pipe { bytes, bytes_max, readers: 1, writers: 1 });
         if let Some(free) = self.0.iter().position(Option::is_none) {
             self.0[free] = pipe;
-            return free;
+            return Some(free);
         }
         self.0.push(pipe);
-        self.0.len() - 1
+        Some(self.0.len() - 1)
     }
 
     /// Closes one end; without ends the pipe is gone.

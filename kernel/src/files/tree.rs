@@ -1,5 +1,6 @@
 //! The tree of names: directories, files, symbolic links and a few devices.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -82,7 +83,8 @@ impl Node {
 
 /// The tree.
 pub(crate) struct Tree {
-    nodes: Vec<Option<Node>>,
+    /// By number. Boxed, so that what there was once costs a word.
+    nodes: Vec<Option<Box<Node>>>,
     /// The link to whichever program asks.
     own_program: Option<NodeId>,
 }
@@ -93,7 +95,7 @@ impl core::ops::Index<NodeId> for Tree {
     /// # Panics
     /// If there is no such node.
     fn index(&self, node: NodeId) -> &Node {
-        self.nodes[node].as_ref().expect("a node in use")
+        self.nodes[node].as_deref().expect("a node in use")
     }
 }
 
@@ -101,7 +103,7 @@ impl core::ops::IndexMut<NodeId> for Tree {
     /// # Panics
     /// If there is no such node.
     fn index_mut(&mut self, node: NodeId) -> &mut Node {
-        self.nodes[node].as_mut().expect("a node in use")
+        self.nodes[node].as_deref_mut().expect("a node in use")
     }
 }
 
@@ -109,7 +111,7 @@ impl Default for Tree {
     fn default() -> Tree {
         let kind = Kind::Directory(BTreeMap::new(), ROOT);
         let top = Node { links: 1, ..Node::new(kind, 0o755) };
-        Tree { nodes: alloc::vec![Some(top)], own_program: None }
+        Tree { nodes: alloc::vec![Some(Box::new(top))], own_program: None }
     }
 }
 
@@ -218,7 +220,8 @@ impl Tree {
         permissions: u32,
     ) -> Result<NodeId, Errno> {
         self.takes(directory, name)?;
-        let node = Some(Node::new(kind, permissions));
+        self.nodes.try_reserve(1).map_err(|_| Errno::ENOSPC)?;
+        let node = Some(Box::new(Node::new(kind, permissions)));
         let free = self.nodes.iter().position(Option::is_none);
         let id = free.unwrap_or(self.nodes.len());
         if id == self.nodes.len() {
