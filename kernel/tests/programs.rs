@@ -351,8 +351,8 @@ fn a_program_that_exhausts_the_kernel_is_refused() {
 /// children of its own, which have ended, and loops that other processors are in.
 #[test]
 fn who_is_left_at_the_end_leaves_nothing_behind() {
-    let zombies = "sh -c 'true & true & exec sleep 100' & sleep 0.2";
-    let loops = "for i in 1 2 3 4; do while :; do :; done & done; sleep 0.2";
+    let zombies = "sh -c 'true & true & exec sleep 100' & sleep 1";
+    let loops = "for i in 1 2 3 4; do while :; do :; done & done; sleep 1";
     for (script, ended) in [(zombies, 4), (loops, 5)] {
         let Some(boot) = shell(script) else { return };
         let said = run_well(&Boot { cpus: 4, ..boot });
