@@ -432,19 +432,22 @@ impl Test {
         let hole = pages.iter().find(|page| !promises.contains_key(&page.0));
         let mut expected = hole.map_or(Ok(()), |page| Err(Refused::Hole(page)));
         for (_, promise) in promises.range_mut(pages.start.0..pages.end.0) {
-            let refuses = match advise {
-                Advise::DontNeed | Advise::Cold => promise.locked,
-                Advise::Free => promise.locked || promise.file.is_some() || promise.shared,
-                Advise::Remove => {
-                    let memory =
-                        promise.file.is_some_and(|(n, _)| self.files[n].medium == Medium::Memory);
-                    let may_write = promise.shared && promise.rights.contains(Rights::WRITE);
-                    promise.locked || !memory || !may_write
-                }
-                _ => false,
+            let invalid = |is_invalid: bool| is_invalid.then_some(Refused::Invalid);
+            let refusal = match advise {
+                Advise::DontNeed | Advise::Cold => invalid(promise.locked),
+                Advise::Free => invalid(promise.locked || promise.file.is_some() || promise.shared),
+                Advise::Remove => match promise.file {
+                    _ if promise.locked => invalid(true),
+                    None => invalid(true),
+                    Some(_) if !promise.shared || !promise.rights.contains(Rights::WRITE) => {
+                        Some(Refused::Denied)
+                    }
+                    Some((file, _)) => invalid(self.files[file].medium != Medium::Memory),
+                },
+                _ => None,
             };
-            if refuses {
-                expected = Err(Refused::Invalid);
+            if let Some(refusal) = refusal {
+                expected = Err(refusal);
                 break;
             }
             match advise {
