@@ -79,6 +79,7 @@ impl Kernel {
     fn fork_space(&mut self, tid: Tid) -> Result<usize, Halt> {
         let slot = self.process(tid).space;
         let at = crate::kernel::now();
+        // Few areas fit into what every call leaves; many need a piece of the heap of their own.
         let areas_bytes = self.space(tid).areas().clone_bytes();
         if areas_bytes > HEAP_RESERVE / 8 && !crate::arch::heap_has_room(areas_bytes + HEAP_RESERVE)
         {
